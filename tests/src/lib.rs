@@ -1,0 +1,2 @@
+//! The network lab: namespaces, veth pairs, packet generator.
+pub mod lab;
