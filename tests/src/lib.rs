@@ -1,2 +1,4 @@
 //! The network lab: namespaces, veth pairs, packet generator.
 pub mod lab;
+pub mod testrun;
+pub mod bench;

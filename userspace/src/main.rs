@@ -1,2 +1,5 @@
-//! wip
-fn main() {}
+//! The `veltrix` binary: the command line of the library beside it.
+
+fn main() -> std::process::ExitCode {
+    veltrix::cli::main()
+}

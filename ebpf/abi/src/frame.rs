@@ -14,23 +14,22 @@ use crate::exits::Exit;
 use crate::limits::HEADER_BYTES;
 use crate::wire::MAGIC;
 
-/// Read access to a frame. `None` when any of the `N` bytes at `offset` lies
-/// outside it.
+/// Read access to a frame.
+///
+/// It asks whether bytes are there rather than how many there are: the
+/// verifier forbids the subtraction that a length needs unless the loader
+/// holds more capabilities than the program does.
 pub trait FrameBytes {
-    /// Bytes in the frame.
-    fn len(&self) -> usize;
-    /// Whether the frame has no bytes.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// The `N` bytes at `offset`.
+    /// Whether the frame reaches at least to `end` bytes from its start.
+    fn reaches(&self, end: usize) -> bool;
+    /// The `N` bytes at `offset`; `None` when any of them lies outside.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 
 impl FrameBytes for [u8] {
     #[inline(always)]
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
+    fn reaches(&self, end: usize) -> bool {
+        end <= self.len()
     }
 
     #[inline(always)]
@@ -190,7 +189,7 @@ pub fn parse<B: FrameBytes + ?Sized>(frame: &B, port: u16) -> Result<Datagram, E
     if udp_bytes < 8 || udp_bytes > transport.ip_room {
         return Err(Exit::DropUdpLength);
     }
-    if udp_bytes > frame.len().saturating_sub(transport.udp) {
+    if !frame.reaches(transport.udp + udp_bytes) {
         return Err(Exit::DropUdpLength);
     }
     Ok(Datagram {

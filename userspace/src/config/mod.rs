@@ -1,1 +1,27 @@
-//! config
+//! Settings: what there is to set, where values come from, and what is wrong
+//! with them.
+//!
+//! ```text
+//!   default  <  file (TOML)  <  VELTRIX_SECTION_KEY  <  flag      the later one wins
+//!                        |
+//!            keys.rs: one row a key  ──>  Config (checked)  +  where each value came from
+//! ```
+//!
+//! * [`keys`]: the table and the struct [`Config`] made from it.
+//! * [`value`]: types of values, with their units.
+//! * [`load`]: reads the sources, reports every problem at once.
+//! * [`show`]: `config show`, `config reference`, `docs/CONFIG.md`.
+//!
+//! Nothing outside this module reads a file or variable of settings, and a
+//! [`Config`] exists only when every value in it was accepted.
+
+pub mod keys;
+pub mod load;
+mod paths;
+pub mod show;
+pub mod value;
+
+pub use keys::{Blocklist, Config, KEYS, Lanes, RateLimit, Server, Udp, Xdp};
+pub(crate) use paths::effective_uid;
+pub use load::{ConfigError, FileTaken, Inputs, Resolved, Source, resolve};
+pub use value::{Cores, LaneCount, RateLimitMode, WaitMode, XdpMode, ZeroCopy};

@@ -1,1 +1,356 @@
-//! lane
+//! A lane: takes datagrams from its port, decodes, accepts or sheds, replies.
+//!
+//! ```text
+//!   port.receive -> [ packet ] -> decode -> exit counted -+-> recycled
+//!                                                         +-> reply written in place -> port.send
+//!                                            acks of one sender share a datagram (open_acks)
+//! ```
+//!
+//! A lane owns its port and every packet in it. One turn takes one batch,
+//! serves it to the end and flushes, so no packet outlives its turn. After
+//! construction a turn allocates nothing, locks nothing, formats nothing and
+//! awaits nothing; `userspace/tests/lane_allocations.rs` holds it to that.
+
+mod admission;
+mod open_acks;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use veltrix_abi::limits::HEADER_BYTES;
+use veltrix_abi::wire::{
+    self, AckEntry, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
+    SHORT_BODY_BYTES, VERSION, Welcome,
+};
+use veltrix_abi::{Action, Exit, Outcome, Refusal};
+
+pub use admission::Admission;
+use open_acks::OpenAcks;
+
+use crate::base::clock::unix_ns;
+use crate::base::counters::LaneCounters;
+use crate::base::port::Port;
+
+/// Longest sleep of an idle lane: bounds how late it sees the stop flag.
+const IDLE_SLEEP: Duration = Duration::from_millis(20);
+
+/// Empty polls before an idle lane sleeps: a burst's next packet is often a
+/// few hundred nanoseconds away, a sleep and wake-up cost microseconds.
+const EMPTY_POLLS_MAX: u32 = 32;
+
+/// Longest a stopped lane goes on serving what its port holds. A full ring of
+/// 4,096 frames takes it a few milliseconds; under a flood its port is never
+/// empty.
+const DRAIN_MAX: Duration = Duration::from_millis(50);
+
+/// What a hello is answered with; the log time is added when it is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerFacts {
+    /// Partitions the domain keys hash to.
+    pub partitions: u16,
+    /// Lanes that receive.
+    pub lanes: u16,
+    /// UDP port served.
+    pub port: u16,
+    /// Largest UDP payload accepted, bytes.
+    pub payload_bytes_max: u16,
+}
+
+impl ServerFacts {
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            log_time_ns: unix_ns(),
+            epoch: 0,
+            partitions: self.partitions,
+            lanes: self.lanes,
+            port_first: self.port,
+            port_last: self.port,
+            modes: Welcome::mode_bit(Mode::None),
+            version_min: VERSION,
+            version_max: VERSION,
+            role: 1,
+            payload_bytes_max: self.payload_bytes_max,
+            events_max: veltrix_abi::limits::events_max(usize::from(self.payload_bytes_max)) as u16,
+            cookie: 0,
+            cluster_id: 0,
+        }
+    }
+}
+
+/// See the module.
+pub struct Lane<P: Port> {
+    port: P,
+    counters: Arc<LaneCounters>,
+    facts: ServerFacts,
+    admission: Admission,
+    packets: Vec<P::Packet>,
+    batch: usize,
+    open_acks: OpenAcks<P::Packet>,
+}
+
+/// What to do with a packet after it was looked at.
+enum Verdict {
+    /// Nothing more.
+    Done,
+    /// Send the first bytes of its buffer.
+    Reply(usize),
+    /// Answer these events.
+    Ack { header: Header, outcomes: Outcomes },
+}
+
+/// Outcome bytes of one datagram.
+struct Outcomes {
+    bytes: [u8; EVENTS_LIMIT],
+    count: u16,
+}
+
+/// Most events the largest datagram that can be configured holds.
+const EVENTS_LIMIT: usize =
+    veltrix_abi::limits::events_max(veltrix_abi::limits::PAYLOAD_BYTES_LIMIT);
+
+impl<P: Port> Lane<P> {
+    /// A lane on `port`, taking at most `batch` frames a turn.
+    #[must_use]
+    pub fn new(
+        port: P,
+        facts: ServerFacts,
+        admission: Admission,
+        batch: usize,
+        counters: Arc<LaneCounters>,
+    ) -> Self {
+        Self {
+            port,
+            counters,
+            facts,
+            admission,
+            packets: Vec::with_capacity(batch),
+            batch,
+            open_acks: OpenAcks::new(usize::from(facts.payload_bytes_max)),
+        }
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    /// Serves until `stop` is set, then until the port is empty or 50 ms have
+    /// passed.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let mut empty_polls = 0;
+        while !stop.load(Relaxed) {
+            if self.turn() > 0 {
+                empty_polls = 0;
+            } else if empty_polls < EMPTY_POLLS_MAX {
+                empty_polls += 1;
+                std::hint::spin_loop();
+            } else {
+                self.admission.idle();
+                self.port.wait(IDLE_SLEEP);
+            }
+        }
+        let stopped = Instant::now();
+        while self.turn() > 0 && stopped.elapsed() < DRAIN_MAX {}
+    }
+
+    /// Takes and serves one batch; gives the frames taken.
+    #[inline]
+    pub fn turn(&mut self) -> usize {
+        let counters = &*self.counters;
+        let mut packets = std::mem::take(&mut self.packets);
+        let taken =
+            self.port.receive(&mut packets, self.batch, &mut |exit| counters.exit(exit));
+        if taken > 0 {
+            let overloaded = self.admission.is_overloaded(taken, self.port.waiting());
+            self.counters.turns.add(1);
+            self.counters.frames.add(taken as u64);
+            for packet in packets.drain(..) {
+                self.serve(packet, overloaded);
+            }
+            self.open_acks.close_all(&mut self.port);
+        }
+        self.packets = packets;
+        self.port.flush();
+        taken
+    }
+
+    #[inline]
+    fn serve(&mut self, mut packet: P::Packet, overloaded: bool) {
+        let payload = self.port.payload(&packet);
+        let request_bytes = payload.len();
+        self.counters.payload_bytes.add(request_bytes as u64);
+        let decoded = wire::decode(payload, crc32c::crc32c)
+            .map(|(header, request)| (header, Wanted::of(&request)));
+        let verdict = match decoded {
+            Ok((header, wanted)) => {
+                self.answer(&mut packet, header, request_bytes, overloaded, wanted)
+            }
+            Err(exit) => self.refuse(&mut packet, request_bytes, exit),
+        };
+        match verdict {
+            Verdict::Done => self.port.recycle(packet),
+            Verdict::Reply(bytes) => self.port.send(packet, bytes),
+            Verdict::Ack { header, outcomes } => {
+                let outcomes = &outcomes.bytes[..usize::from(outcomes.count)];
+                self.open_acks.add(&mut self.port, &self.counters, packet, &header, outcomes);
+            }
+        }
+    }
+
+    #[inline]
+    fn answer(
+        &mut self,
+        packet: &mut P::Packet,
+        header: Header,
+        request_bytes: usize,
+        overloaded: bool,
+        wanted: Wanted,
+    ) -> Verdict {
+        match wanted {
+            Wanted::Ack(outcomes) if !overloaded => {
+                self.counters.exit(Exit::Accepted);
+                self.counters.events.add(u64::from(outcomes.count));
+                let malformed = Outcome::Malformed.code();
+                let all = &outcomes.bytes[..usize::from(outcomes.count)];
+                let bad = all.iter().filter(|o| **o == malformed).count() as u64;
+                self.counters.outcome(Outcome::Accepted, all.len() as u64 - bad);
+                if bad > 0 {
+                    self.counters.outcome(Outcome::Malformed, bad);
+                }
+                Verdict::Ack { header, outcomes }
+            }
+            Wanted::Ack(outcomes) => {
+                self.counters.exit(Exit::Shed);
+                self.counters.events.add(u64::from(outcomes.count));
+                self.counters.outcome(Outcome::Overloaded, u64::from(outcomes.count));
+                let retry_after_us = self.admission.retry_after_us();
+                self.reply(packet, request_bytes, &header, Kind::Busy, |body: &mut [u8; 8]| {
+                    *body = [0; 8];
+                    body[..4].copy_from_slice(&retry_after_us.to_le_bytes());
+                })
+            }
+            Wanted::Pong { client_sent_ns } => {
+                self.counters.exit(Exit::Ping);
+                let server_received_ns = unix_ns();
+                self.reply(packet, request_bytes, &header, Kind::Pong, |body| {
+                    let server_sent_ns = unix_ns();
+                    Pong { client_sent_ns, server_received_ns, server_sent_ns }.write(body);
+                })
+            }
+            Wanted::Welcome => {
+                self.counters.exit(Exit::Hello);
+                let welcome = self.facts.welcome();
+                self.reply(packet, request_bytes, &header, Kind::Welcome, |body| {
+                    welcome.write(body);
+                })
+            }
+            Wanted::Refusal(exit) => self.refuse(packet, request_bytes, exit),
+        }
+    }
+
+    /// Counts the exit; tells the sender the reason if the exit owes a reply.
+    #[cold]
+    fn refuse(&mut self, packet: &mut P::Packet, request_bytes: usize, exit: Exit) -> Verdict {
+        self.counters.exit(exit);
+        let reason = match exit {
+            Exit::Version => Refusal::Version,
+            Exit::Kind => Refusal::Kind,
+            Exit::Reserved => Refusal::Reserved,
+            Exit::Sealed => Refusal::Sealed,
+            Exit::Malformed => Refusal::Malformed,
+            Exit::Mode => Refusal::Mode,
+            Exit::DurableUnavailable => Refusal::DurableUnavailable,
+            Exit::QueryUnavailable => Refusal::QueryUnavailable,
+            _ => {
+                debug_assert!(exit.action() != Action::Reply, "{exit:?} owes a reply");
+                return Verdict::Done;
+            }
+        };
+        let Some(head) = self.port.payload(packet).first_chunk::<HEADER_BYTES>() else {
+            return Verdict::Done;
+        };
+        let header = Header::read(head);
+        self.reply(packet, request_bytes, &header, Kind::Refused, |body: &mut [u8; 8]| {
+            *body = [reason.code(), VERSION, VERSION, 0, 0, 0, 0, 0];
+        })
+    }
+
+    /// Writes a reply with a body of `N` bytes over the request, unless it
+    /// would be larger than the request.
+    #[inline]
+    fn reply<const N: usize>(
+        &mut self,
+        packet: &mut P::Packet,
+        request_bytes: usize,
+        request: &Header,
+        kind: Kind,
+        write_body: impl FnOnce(&mut [u8; N]),
+    ) -> Verdict {
+        let bytes = HEADER_BYTES + N;
+        if bytes > request_bytes {
+            self.counters.replies.withheld.add(1);
+            return Verdict::Done;
+        }
+        let out = &mut self.port.buffer(packet)[..bytes];
+        echo(request, kind).write(out);
+        if let Some(body) = out[HEADER_BYTES..].first_chunk_mut::<N>() {
+            write_body(body);
+        }
+        wire::finish(out, crc32c::crc32c);
+        Verdict::Reply(bytes)
+    }
+}
+
+/// Header of a reply: what the client needs to match it.
+fn echo(request: &Header, kind: Kind) -> Header {
+    Header {
+        session: request.session,
+        sequence: request.sequence,
+        domain: request.domain,
+        ..Header::new(kind)
+    }
+}
+
+/// What a request asks for, detached from its bytes, which the reply overwrites.
+enum Wanted {
+    Ack(Outcomes),
+    Pong { client_sent_ns: u64 },
+    Welcome,
+    Refusal(Exit),
+}
+
+impl Wanted {
+    #[inline(always)]
+    fn of(request: &Request<'_>) -> Self {
+        match *request {
+            Request::Events(Mode::None, events) => {
+                let mut outcomes = Outcomes { bytes: [0; EVENTS_LIMIT], count: 0 };
+                for (outcome, event) in outcomes.bytes.iter_mut().zip(events) {
+                    *outcome = if event.is_well_formed() {
+                        Outcome::Accepted.code()
+                    } else {
+                        Outcome::Malformed.code()
+                    };
+                    outcomes.count += 1;
+                }
+                Self::Ack(outcomes)
+            }
+            Request::Events(Mode::Durable, _) => Self::Refusal(Exit::DurableUnavailable),
+            Request::Ping(client_sent_ns) => Self::Pong { client_sent_ns },
+            Request::Hello => Self::Welcome,
+            Request::Query(_) => Self::Refusal(Exit::QueryUnavailable),
+        }
+    }
+}
+
+const _: () = assert!(HELLO_BODY_BYTES == 64 && PING_BODY_BYTES == 24 && SHORT_BODY_BYTES == 8);
+// An ack entry with every event of the largest datagram fits the request.
+const _: () = assert!(
+    HEADER_BYTES + AckEntry::wire_bytes(EVENTS_LIMIT, 0)
+        <= HEADER_BYTES + EVENTS_LIMIT * veltrix_abi::limits::EVENT_FIXED_BYTES
+);
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,144 @@
-//! run
+//! The running server: start, control loop, way down.
+//!
+//! ```text
+//!   control core:  this loop - control socket, alarms, expiry     (tokio, current thread)
+//!   lane cores:    one thread a lane, started by `start`, joined by `stop`
+//!   fallback:      one lane on the kernel socket, beside XDP
+//! ```
+
+pub mod alarms;
+pub mod cores;
+pub mod lanes;
+pub mod log;
+pub mod server;
+pub mod start;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::admin::server::{ControlSocket, serve};
+use crate::cli::{CliError, ExitStatus};
+use crate::config::Config;
+use log::Log;
+use server::Server;
+use start::{Running, start};
+
+/// Pause between two looks at what changes by itself.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves until SIGINT or SIGTERM; a second signal does not wait for the
+/// orderly end.
+///
+/// # Errors
+///
+/// What kept it from starting, with the command that mends it; or a lane's
+/// unexpected end.
+pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::new(ExitStatus::Error, format!("control loop: {e}")))?;
+    // Before the NIC is touched: a second server is refused here.
+    let control = ControlSocket::bind(&config.server.control_socket).map_err(|e| {
+        let status = match e {
+            crate::admin::server::BindError::NotPermitted(..) => ExitStatus::NotPermitted,
+            _ => ExitStatus::HostNotReady,
+        };
+        CliError::new(status, e.to_string())
+    })?;
+    let running = start(&config)?;
+    announce(&running, &control, &log);
+    let server = Rc::new(Server::new(running, config, log));
+    let signal = runtime.block_on(control_loop(&control, Rc::clone(&server)))?;
+    log.info(&format!("{signal}: stopping"));
+    let lanes_alive = server.lanes_alive();
+    // The control loop's tasks are gone with it; ours is the last handle.
+    drop(runtime);
+    let in_order = Rc::into_inner(server).is_some_and(Server::stop);
+    if in_order && lanes_alive {
+        log.info("stopped");
+        Ok(ExitStatus::Ok)
+    } else {
+        Err(CliError::new(ExitStatus::Error, "a lane ended before it was told to; its last words stand above"))
+    }
+}
+
+async fn control_loop(
+    control: &ControlSocket,
+    server: Rc<Server>,
+) -> Result<&'static str, CliError> {
+    let failed = |e: std::io::Error| CliError::new(ExitStatus::Error, format!("control loop: {e}"));
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut ticks = tokio::time::interval(TEND_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut serving = std::pin::pin!(serve(control, Rc::clone(&server)));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok("interrupt"),
+            _ = terminate.recv() => return Ok("terminate"),
+            served = &mut serving => {
+                served.map_err(failed)?;
+                return Ok("control socket closed");
+            }
+            _ = ticks.tick() => {
+                server.tend();
+                if !server.lanes_alive() {
+                    return Ok("a lane has ended");
+                }
+            }
+        }
+    }
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, CliError> {
+    tokio::signal::unix::signal(kind)
+        .map_err(|e| CliError::new(ExitStatus::Error, format!("waiting for signals: {e}")))
+}
+
+/// What runs, where, and how: the facts an operator would ask for first.
+fn announce(running: &Running, control: &ControlSocket, log: &Log) {
+    match &running.kernel {
+        Some(kernel) => {
+            let program = kernel.half.facts().ok();
+            log.info(&format!(
+                "XDP on `{}` (driver {}), mode {}, {} queues; {} instructions, verified in {:.1} ms",
+                kernel.nic.name,
+                kernel.nic.driver,
+                kernel.mode.name(),
+                kernel.nic.queues.rx,
+                program.as_ref().map_or(0, |p| p.instructions),
+                program.as_ref().map_or(0.0, |p| p.verified_in.as_secs_f64() * 1e3),
+            ));
+        }
+        None => log.info(&format!("UDP sockets: {}", running.reason)),
+    }
+    for (i, lane) in running.lanes.iter().enumerate() {
+        let f = &lane.facts;
+        log.info(&format!(
+            "lane {i}: {}core {}, {}, wait {}, {} KiB of {} pages",
+            f.queue.map_or(String::new(), |q| format!("queue {q}, ")),
+            f.core.map_or_else(|| "any".into(), |c| c.to_string()),
+            match (f.queue, f.zero_copy) {
+                (None, _) => "kernel socket",
+                (_, true) => "zero-copy",
+                (_, false) => "copy mode",
+            },
+            f.wait,
+            f.memory_bytes / 1024,
+            f.pages,
+        ));
+    }
+    for remark in &running.remarks {
+        log.warn(remark);
+    }
+    log.info(&format!(
+        "serving UDP port {} on {}; control socket {}",
+        running.address.port(),
+        match &running.kernel {
+            Some(kernel) => format!("`{}` (fallback socket {})", kernel.nic.name, running.address),
+            None => running.address.to_string(),
+        },
+        control.path().display(),
+    ));
+}

@@ -1,0 +1,208 @@
+//! `cargo xtask bench path`: see `veltrix_tests::bench`.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use veltrix::nic::program::{KernelHalf, Rate};
+use veltrix_tests::bench::report::Report;
+use veltrix_tests::bench::rig::{self, Rig};
+use veltrix_tests::bench::service::{self, Provider};
+use veltrix_tests::bench::throughput::{self, BATCHES, Rate as Throughput};
+use veltrix_tests::bench::{drain, external};
+use veltrix_tests::lab::Vary;
+use veltrix_tests::testrun;
+
+/// Measures a packet's way through Veltrix beside raw AF_XDP and a kernel
+/// socket, in one run, on the veth lab.
+#[derive(Parser)]
+struct Args {
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    json: bool,
+    /// Measure the receiving half on this interface instead, with traffic
+    /// from outside.
+    #[arg(long, value_name = "IF")]
+    nic: Option<String>,
+    /// Queue counts to measure with --nic; each must be set beforehand.
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    queues: Vec<u32>,
+    /// Seconds of one measurement with --nic.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+}
+
+/// Events of a full datagram of 1,232 bytes.
+const EVENTS_FULL: u16 = 24;
+
+/// A raw rate under so many times the kernel socket's means that the lab was
+/// disturbed: nothing else in the run can be trusted.
+const RAW_OVER_KERNEL_LEAST: f64 = 3.0;
+
+/// Rounds of the TEST_RUN measurement.
+const EBPF_ROUNDS: u32 = 5;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(nic) = &args.nic {
+        for queues in &args.queues {
+            let figures = external::receive(nic, *queues, Duration::from_secs(args.seconds))?;
+            println!("{figures}");
+        }
+        return Ok(());
+    }
+    let mut report = Report::new();
+    report.set_value("machine", machine());
+    let rig = Rig::new()?;
+    let say = |what: &str| eprintln!("bench path: {what}");
+    say("kernel half by TEST_RUN");
+    ebpf(&rig, &mut report)?;
+    say("time a frame, drained from a full ring");
+    drains(&rig, &mut report)?;
+    say("frames a second: kernel socket, raw AF_XDP, lane");
+    receive_rates(&rig, &mut report)?;
+    say("frames a second with replies: raw echo, lane");
+    reply_rates(&rig, &mut report)?;
+    drop(rig);
+    say("the real binary: pings, restart");
+    real_binary(&mut report)?;
+
+    print!("{}", report.table());
+    let missed = report.missed();
+    if !missed.is_empty() {
+        println!("missed: {}", missed.join(", "));
+    }
+    let raw_over_kernel = report.get("raw_drop_mpps") / report.get("kernel_udp_mpps");
+    report.set("raw_over_kernel", raw_over_kernel);
+    let void = raw_over_kernel < RAW_OVER_KERNEL_LEAST;
+    report.set_value("void", json!(void));
+    report.set_value("missed", json!(missed));
+    if void {
+        println!(
+            "VOID: raw AF_XDP took {raw_over_kernel:.1} times what the kernel socket did, under {RAW_OVER_KERNEL_LEAST}: the host was disturbed"
+        );
+    }
+    if args.json {
+        println!("{}", report.json());
+    }
+    Ok(())
+}
+
+fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown");
+    json!({
+        "cpu": model.trim_start_matches([' ', '\t', ':']),
+        "cores": veltrix::base::cpu::allowed_cores().len(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+    })
+}
+
+fn ebpf(rig: &Rig, report: &mut Report) -> Result<()> {
+    let rate = Rate::Enforce { per_s: 100_000_000, burst: 4_000_000 };
+    let half = KernelHalf::load(&rig.object, &rig::settings(1, rate))?;
+    let frame = rig::event_templates(1)?;
+    let cost = testrun::ns_over_empty(&rig.object, &half, frame[0].bytes(), EBPF_ROUNDS)?;
+    report.set("ebpf_ns_over_empty", cost.over_empty_ns() as f64);
+    report.set("ebpf_insns", f64::from(half.facts()?.instructions));
+    Ok(())
+}
+
+fn drains(rig: &Rig, report: &mut Report) -> Result<()> {
+    let mut single = rig.generator(rig::event_templates(1)?, Vary::default())?;
+    let mut full = rig.generator(rig::event_templates(EVENTS_FULL)?, Vary::default())?;
+    let raw = drain::raw(rig, &mut single)?;
+    let lane = drain::lane(rig, &mut single)?;
+    let lane_full = drain::lane(rig, &mut full)?;
+    report.set("raw_ns_per_frame", raw);
+    report.set("lane_ns_per_frame", lane);
+    report.set("lane_minus_raw_ns", lane - raw);
+    report.set("lane_ns_per_event", lane_full / f64::from(EVENTS_FULL));
+    Ok(())
+}
+
+/// Runs a baseline with every batch size, prints the sweep, gives the best.
+fn best(name: &str, mut run: impl FnMut(usize) -> Result<Throughput>) -> Result<Throughput> {
+    let mut best = Throughput::default();
+    for batch in BATCHES {
+        let rate = run(batch)?;
+        eprintln!(
+            "  {name}, batch {batch:>3}: {:.3} of {:.3} Mpps offered",
+            rate.mpps, rate.offered_mpps
+        );
+        if rate.mpps > best.mpps {
+            best = rate;
+        }
+    }
+    Ok(best)
+}
+
+fn receive_rates(rig: &Rig, report: &mut Report) -> Result<()> {
+    let mut generator = rig.generator(rig::event_templates(1)?, Vary::default())?;
+    let kernel = best("kernel socket", |b| throughput::kernel_udp(rig, &mut generator, b))?;
+    let raw = best("raw AF_XDP", |b| throughput::raw(rig, &mut generator, b, false))?;
+    let lane = throughput::lane(rig, &mut generator, true)?;
+    eprintln!("  lane: {:.3} of {:.3} Mpps offered", lane.mpps, lane.offered_mpps);
+    report.set("kernel_udp_mpps", kernel.mpps);
+    report.set("raw_drop_mpps", raw.mpps);
+    report.set("lane_mpps", lane.mpps);
+    report.set("lane_over_kernel", lane.mpps / kernel.mpps);
+    report.set("unaccounted_frames", lane.unaccounted as f64);
+    report.set("fallback_frames", lane.fallback as f64);
+    Ok(())
+}
+
+fn reply_rates(rig: &Rig, report: &mut Report) -> Result<()> {
+    // Replies to generated traffic end at the lab's sink.
+    let ports = generated_ports();
+    let sink = veltrix_tests::lab::Sink::attach(&rig.lab, Some(ports))?;
+    let mut pings = rig.generator(vec![rig::ping_template()?], Vary::default())?;
+    let echo = best("raw echo", |b| throughput::raw(rig, &mut pings, b, true))?;
+    let reply = throughput::lane(rig, &mut pings, false)?;
+    eprintln!("  lane, pings: {:.3} of {:.3} Mpps offered", reply.mpps, reply.offered_mpps);
+    let mut single = rig.generator(rig::event_templates(1)?, Vary::default())?;
+    let acked = throughput::lane(rig, &mut single, false)?;
+    let mut full = rig.generator(rig::event_templates(EVENTS_FULL)?, Vary::default())?;
+    let acked_full = throughput::lane(rig, &mut full, false)?;
+    drop(sink);
+    report.set("raw_echo_mpps", echo.mpps);
+    report.set("reply_mpps", reply.mpps);
+    report.set("reply_over_raw_echo", reply.mpps / echo.mpps);
+    report.set("acked_mpps", acked.mpps);
+    report.set("acked_events_per_s", acked_full.mpps * 1e6 * f64::from(EVENTS_FULL));
+    report.set("syscalls_per_1k_packets", acked.syscalls as f64 * 1e3 / acked.frames as f64);
+    report.set("reply_syscalls_per_1k_packets", reply.syscalls as f64 * 1e3 / reply.frames as f64);
+    let runs = [&reply, &acked, &acked_full];
+    let sum = |of: fn(&Throughput) -> u64| runs.iter().map(|r| of(r)).sum::<u64>() as f64;
+    report.set("unaccounted_frames", report.get("unaccounted_frames") + sum(|r| r.unaccounted));
+    report.set("fallback_frames", report.get("fallback_frames") + sum(|r| r.fallback));
+    Ok(())
+}
+
+/// Source ports of generated traffic.
+fn generated_ports() -> std::ops::RangeInclusive<u16> {
+    veltrix_tests::lab::GENERATED_PORT..=veltrix_tests::lab::GENERATED_PORT
+}
+
+fn real_binary(report: &mut Report) -> Result<()> {
+    let binary = service::binary()?;
+    let lab = veltrix_tests::lab::Lab::new(veltrix_tests::lab::LabSpec::with_queues(1))?;
+    let xdp = service::ping_ns(&lab, &binary, Provider::Xdp).context("pings by AF_XDP")?;
+    let udp = service::ping_ns(&lab, &binary, Provider::Udp).context("pings by sockets")?;
+    report.set_value("ping_ns", percentiles(&xdp));
+    report.set_value("ping_ns_udp", percentiles(&udp));
+    report.set("restart_gap_ms", service::restart_gap_ms(&lab, &binary)?);
+    Ok(())
+}
+
+fn percentiles(h: &Histogram<u64>) -> Value {
+    json!({
+        "p50": h.value_at_quantile(0.5),
+        "p99": h.value_at_quantile(0.99),
+        "p999": h.value_at_quantile(0.999),
+        "max": h.max(),
+    })
+}

@@ -1,0 +1,166 @@
+//! Errors, one enum per failing operation.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use uuid::Uuid;
+use veltrix_abi::Refusal;
+use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
+use veltrix_abi::wire::Mode;
+
+/// Why [`crate::Client::connect`] gave no client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A setting of the builder is out of its range.
+    #[error("{key} is {seen}, wanted {wanted}")]
+    Setting {
+        /// Name of the builder's method.
+        key: &'static str,
+        /// The value it was given.
+        seen: String,
+        /// The values it takes.
+        wanted: &'static str,
+    },
+    /// The name could not be resolved, or resolves to no address.
+    #[error("cannot resolve the server's address: {0}")]
+    Resolve(#[source] io::Error),
+    /// A socket could not be made.
+    #[error("cannot open a UDP socket towards {addr}: {source}")]
+    Socket {
+        /// The server.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No welcome came.
+    #[error(
+        "no answer from {addr} within {waited:?} ({hellos} hellos sent){}; \
+         `veltrix ping {addr}` shows whether a server is there", port_closed_note(*.port_closed)
+    )]
+    NoAnswer {
+        /// The server.
+        addr: SocketAddr,
+        /// How long it was asked.
+        waited: Duration,
+        /// Hellos sent meanwhile.
+        hellos: u32,
+        /// Whether its host said that the port is closed.
+        port_closed: bool,
+    },
+    /// The server refused the hello.
+    #[error("{addr} refused the hello: {reason}")]
+    Refused {
+        /// The server.
+        addr: SocketAddr,
+        /// Why.
+        reason: RefusedReason,
+    },
+    /// The server does not give acks of the wanted mode.
+    #[error(
+        "{addr} gives no `{}` acks, only: {offered}; ask for one of those with `ClientBuilder::mode`",
+        .wanted.name()
+    )]
+    ModeUnavailable {
+        /// The server.
+        addr: SocketAddr,
+        /// The mode asked for.
+        wanted: Mode,
+        /// Names of the modes it has, comma-separated.
+        offered: String,
+    },
+}
+
+const fn port_closed_note(port_closed: bool) -> &'static str {
+    if port_closed { "; its host says that the port is closed" } else { "" }
+}
+
+/// Why an event has no receipt.
+///
+/// After [`Deadline`](Self::Deadline) and [`Closed`](Self::Closed) the event
+/// may or may not have been applied; sending it again with the same key is
+/// safe. After the others it was not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No outcome came in time.
+    #[error("no outcome within the deadline: {tries} tries, {busy} answered busy")]
+    Deadline {
+        /// Datagrams sent with this event.
+        tries: u32,
+        /// How many of them were answered `busy`.
+        busy: u32,
+    },
+    /// The server refused the datagram for good.
+    #[error("refused: {0}")]
+    Refused(RefusedReason),
+    /// The outcome's wire code is not known to this version of the client.
+    #[error("outcome code {0} is not known to this client; a newer one is needed")]
+    OutcomeUnknown(u8),
+    /// Event kind 0 is not a kind.
+    #[error("event kind is 0, wanted 1 or above")]
+    KindZero,
+    /// The payload exceeds what an event may carry.
+    #[error("payload is {payload_bytes} bytes, wanted at most {EVENT_PAYLOAD_BYTES_MAX}")]
+    PayloadTooLong {
+        /// Its length.
+        payload_bytes: usize,
+    },
+    /// The event alone exceeds what a datagram may carry here.
+    #[error(
+        "event of {payload_bytes} payload bytes does not fit a datagram of {datagram_bytes_max}; \
+         shorten it, or raise `payload_bytes_max` here and on the server"
+    )]
+    DatagramTooSmall {
+        /// Payload bytes of the event.
+        payload_bytes: usize,
+        /// Largest datagram agreed on with the server.
+        datagram_bytes_max: usize,
+    },
+    /// The key is not a UUIDv7.
+    #[error("key {key} is a UUID of version {}, wanted 7", .key.get_version_num())]
+    KeyNotV7 {
+        /// The key.
+        key: Uuid,
+    },
+    /// `events_in_flight_max` events wait for an outcome; from the calls that
+    /// do not wait for room only.
+    #[error(
+        "the limit of events in flight is reached; wait for receipts or raise `events_in_flight_max`"
+    )]
+    InFlightFull,
+    /// The client is closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// What a refusal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedReason {
+    /// The reason; `None` when a newer server gives one unknown here.
+    pub reason: Option<Refusal>,
+    /// Its wire code.
+    pub code: u8,
+    /// Oldest format version the server speaks.
+    pub version_min: u8,
+    /// Newest format version the server speaks.
+    pub version_max: u8,
+}
+
+impl std::fmt::Display for RefusedReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.reason {
+            Some(Refusal::Version) => write!(
+                f,
+                "{} The server speaks {} to {}, this client {}.",
+                Refusal::Version.doc(),
+                self.version_min,
+                self.version_max,
+                veltrix_abi::wire::VERSION,
+            ),
+            Some(reason) => write!(f, "{} ({})", reason.doc(), reason.label()),
+            None => write!(f, "reason code {} (not known to this client)", self.code),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Counters of one client, kept by its driver, read by anyone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($name:ident: $doc:literal;)*) => {
+        /// Counters of a client since it connected.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $(#[doc = $doc] pub $name: u64,)*
+        }
+
+        /// The live form of [`Stats`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    events_submitted: "Events taken over from callers; each ends as acked, timed out, refused or invalid.";
+    events_acked: "Events that got a receipt.";
+    events_timed_out: "Events whose deadline passed without an outcome.";
+    events_refused: "Events in datagrams the server refused.";
+    events_invalid: "Events that could not be sent (too large for a datagram), or whose outcome code is unknown here.";
+    duplicates: "Receipts marked duplicate: an earlier try had been applied.";
+    datagrams_sent: "Event datagrams sent, retries included.";
+    retries: "Event datagrams sent again.";
+    busy: "Busy answers.";
+    send_errors: "Datagrams the system would not send; the retry follows as for a lost one.";
+    receive_errors: "Errors on receiving, such as a closed port reported by the server's host.";
+    replies_late: "Replies and ack entries for datagrams already settled: second acks of a retried batch, or too late.";
+    replies_invalid: "Replies dropped: not ours, damaged, of unknown kind, or not fitting the datagram they name.";
+    replies_foreign: "Replies dropped: the session id is not this client's.";
+}
+
+pub(crate) fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Relaxed);
+}

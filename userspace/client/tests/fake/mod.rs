@@ -1,0 +1,157 @@
+//! A server on loopback that does what a script tells it, and the datagrams
+//! a server writes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+use veltrix_abi::limits::HEADER_BYTES;
+use veltrix_abi::outcomes::DUPLICATE_BIT;
+use veltrix_abi::wire::{
+    self, AckEntry, HELLO_BODY_BYTES, Header, Kind, Mode, Request, SHORT_BODY_BYTES, Welcome,
+};
+use veltrix_client::{Outcome, Refusal};
+
+/// An event datagram as the fake server got it.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub header: Header,
+    pub mode: Mode,
+    pub keys: Vec<[u8; 16]>,
+    pub subjects: Vec<u64>,
+}
+
+/// Log time the fake server names: 2026-01-01T00:00:00Z.
+pub const LOG_TIME_NS: u64 = 1_767_225_600_000_000_000;
+
+pub struct Fake {
+    pub addr: SocketAddr,
+    pub got: Arc<Mutex<Vec<Got>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Fake {
+    /// A server that welcomes with both modes and answers each event datagram
+    /// with what `script` gives for it and all before it.
+    pub async fn start(script: impl FnMut(&[Got]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        Self::with_modes(3, script).await
+    }
+
+    pub async fn with_modes(
+        modes: u8,
+        mut script: impl FnMut(&[Got]) -> Vec<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bind loopback");
+        let addr = socket.local_addr().expect("bound");
+        let got: Arc<Mutex<Vec<Got>>> = Arc::default();
+        let shared = got.clone();
+        let task = tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((bytes, from)) = socket.recv_from(&mut buffer).await {
+                let (header, request) = wire::decode(&buffer[..bytes], crc32c::crc32c)
+                    .expect("clients write sound datagrams");
+                let replies = match request {
+                    Request::Hello => vec![welcome(&header, modes)],
+                    Request::Events(mode, events) => {
+                        let (keys, subjects) = events.map(|e| (e.key, e.subject)).unzip();
+                        let mut got = shared.lock().expect("not poisoned");
+                        got.push(Got { header, mode, keys, subjects });
+                        script(&got)
+                    }
+                    other => panic!("unexpected {other:?}"),
+                };
+                for reply in replies {
+                    socket.send_to(&reply, from).await.expect("send on loopback");
+                }
+            }
+        });
+        Self { addr, got, task }
+    }
+
+    pub fn got(&self) -> Vec<Got> {
+        self.got.lock().expect("not poisoned").clone()
+    }
+}
+
+fn finished(header: Header, body: &[u8]) -> Vec<u8> {
+    let mut datagram = vec![0; HEADER_BYTES];
+    header.write(&mut datagram);
+    datagram.extend_from_slice(body);
+    wire::finish(&mut datagram, crc32c::crc32c);
+    datagram
+}
+
+fn reply(kind: Kind, to: &Header) -> Header {
+    Header { session: to.session, sequence: to.sequence, ..Header::new(kind) }
+}
+
+pub fn welcome(to: &Header, modes: u8) -> Vec<u8> {
+    let mut body = [0; HELLO_BODY_BYTES];
+    Welcome {
+        log_time_ns: LOG_TIME_NS,
+        epoch: 0,
+        partitions: 64,
+        lanes: 1,
+        port_first: 4747,
+        port_last: 4747,
+        modes,
+        version_min: 1,
+        version_max: 1,
+        role: 1,
+        payload_bytes_max: 1232,
+        events_max: 24,
+        cookie: 0,
+        cluster_id: 0,
+    }
+    .write(&mut body);
+    finished(reply(Kind::Welcome, to), &body)
+}
+
+pub fn busy(to: &Header, retry_after_us: u32) -> Vec<u8> {
+    let mut body = [0; SHORT_BODY_BYTES];
+    body[..4].copy_from_slice(&retry_after_us.to_le_bytes());
+    finished(reply(Kind::Busy, to), &body)
+}
+
+pub fn refused(to: &Header, reason: Refusal) -> Vec<u8> {
+    finished(reply(Kind::Refused, to), &[reason.code(), 1, 1, 0, 0, 0, 0, 0])
+}
+
+/// One ack over `entries`: the datagram answered, and its outcome bytes.
+/// Duplicates carry epoch 5, the rest of the entry epoch 9.
+pub fn ack(entries: &[(&Got, Vec<u8>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (got, outcomes) in entries {
+        let duplicates = outcomes.iter().filter(|o| **o & DUPLICATE_BIT != 0).count();
+        let at = body.len();
+        body.resize(at + AckEntry::wire_bytes(outcomes.len(), duplicates), 0);
+        AckEntry::write(
+            &mut body[at..],
+            got.header.sequence,
+            9,
+            got.mode,
+            outcomes.len() as u16,
+            duplicates as u16,
+        )
+        .copy_from_slice(outcomes);
+        let epochs = body.len() - 8 * duplicates;
+        for chunk in body[epochs..].chunks_exact_mut(8) {
+            chunk.copy_from_slice(&5_u64.to_le_bytes());
+        }
+    }
+    let mut header = reply(Kind::Ack, &entries[0].0.header);
+    header.count = entries.len() as u16;
+    finished(header, &body)
+}
+
+/// An ack that says `applied` for every event of `got`.
+pub fn applied(got: &Got) -> Vec<u8> {
+    ack(&[(got, vec![Outcome::Applied.code(); got.keys.len()])])
+}

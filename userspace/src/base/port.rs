@@ -1,0 +1,56 @@
+//! The interface between a lane and what brings it packets: an AF_XDP socket
+//! ([`crate::xsk`]) or a kernel UDP socket ([`crate::udp`]).
+//!
+//! A packet is a non-`Copy` value that owns its buffer. A lane gives each one
+//! back exactly once, by [`Port::send`] or [`Port::recycle`]; the reply is
+//! written where the request was, so there is nothing else to own.
+
+use std::time::Duration;
+
+use veltrix_abi::Exit;
+
+/// Where a lane's packets come from and its replies go.
+pub trait Port {
+    /// A datagram whose UDP payload passed [`veltrix_abi::frame::check_payload`].
+    type Packet;
+
+    /// Takes up to `max` frames; appends those that are datagrams for us to
+    /// `out` and names the exit of each other one to `refused`. Gives the
+    /// frames taken, those refused included.
+    fn receive(
+        &mut self,
+        out: &mut Vec<Self::Packet>,
+        max: usize,
+        refused: &mut dyn FnMut(Exit),
+    ) -> usize;
+
+    /// UDP payload of a packet.
+    fn payload<'a>(&'a self, packet: &'a Self::Packet) -> &'a [u8];
+
+    /// Room for a reply, at least `payload_bytes_max` bytes; it begins as the
+    /// request's payload.
+    fn buffer<'a>(&'a mut self, packet: &'a mut Self::Packet) -> &'a mut [u8];
+
+    /// A number that packets of one sender share.
+    fn flow_hash(&self, packet: &Self::Packet) -> u32;
+
+    /// Whether two packets came from the same address and port, by the same way.
+    fn is_same_flow(&self, a: &Self::Packet, b: &Self::Packet) -> bool;
+
+    /// Sends the first `payload_bytes` of the packet's buffer to its sender,
+    /// now or at [`Self::flush`], and counts whether the kernel took it.
+    fn send(&mut self, packet: Self::Packet, payload_bytes: usize);
+
+    /// Gives a packet's buffer back.
+    fn recycle(&mut self, packet: Self::Packet);
+
+    /// Hands everything sent so far to the kernel and takes back what it is
+    /// done with. Called once a turn.
+    fn flush(&mut self);
+
+    /// Frames waiting to be received, as far as can be known without a system call.
+    fn waiting(&self) -> usize;
+
+    /// Sleeps until a frame may be there or `timeout` is over.
+    fn wait(&mut self, timeout: Duration);
+}

@@ -1,0 +1,147 @@
+//! What an operator sees.
+
+use expect_test::expect;
+
+use super::*;
+use crate::admin::status::{Alarm, Counts, NicStatus, Replies, RingDepths, XdpStatistics};
+
+fn counts(rows: &[(Exit, u64)]) -> Counts {
+    rows.iter().map(|(exit, count)| (exit.label().to_owned(), *count)).collect()
+}
+
+fn lane(number: u16, pings: u64) -> LaneStatus {
+    LaneStatus {
+        lane: number,
+        core: Some(2 + usize::from(number)),
+        queue: Some(number.into()),
+        wait: "wakeup".into(),
+        umem_pages: "hugetlb".into(),
+        umem_bytes: 32 << 20,
+        frames: pings,
+        exits: counts(&[(Exit::Ping, pings)]),
+        replies: Replies { sent: pings, ..Replies::default() },
+        syscalls: pings / 100,
+        sleeps: 12,
+        ..LaneStatus::default()
+    }
+}
+
+fn queue(number: u32, exits: &[(Exit, u64)]) -> QueueStatus {
+    let frames = exits.iter().map(|(_, count)| count).sum();
+    QueueStatus { queue: Some(number), frames, exits: counts(exits), ..QueueStatus::default() }
+}
+
+fn xdp() -> Status {
+    let mut full = lane(1, 1_000_000);
+    full.xdp_statistics = XdpStatistics { rx_ring_full: 2_500, ..XdpStatistics::default() };
+    full.rings = RingDepths { rx: 64, ..RingDepths::default() };
+    let mut status = Status {
+        version: "0.1.0".into(),
+        pid: 4242,
+        uptime_s: 3_723,
+        provider: Provider::Xdp,
+        provider_reason: "server.nic names veth0".into(),
+        nic: Some(NicStatus {
+            name: "veth0".into(),
+            driver: "veth".into(),
+            xdp_mode: "driver".into(),
+            program_id: 17,
+            instructions: 305,
+            rx_queues: 2,
+            tx_queues: 2,
+            queues_at_start: 2,
+        }),
+        listen: "[::]:4747".into(),
+        port: 4747,
+        partitions: 64,
+        payload_bytes_max: 1_232,
+        lanes: vec![lane(0, 1_234_567), full],
+        fallback: Some(LaneStatus {
+            umem_pages: "4k".into(),
+            wait: "wakeup".into(),
+            ..LaneStatus::default()
+        }),
+        xdp_queues: vec![
+            queue(0, &[(Exit::RedirectXsk, 1_234_567), (Exit::PassNotIp, 3), (Exit::DropMagic, 5)]),
+            queue(1, &[(Exit::RedirectXsk, 1_002_564), (Exit::DropBlocked, 70)]),
+        ],
+        ..Status::default()
+    };
+    status.close();
+    status
+}
+
+#[test]
+fn a_healthy_server_on_a_nic_with_the_queue_that_loses_frames_first() {
+    let status = xdp();
+    assert!(status.is_healthy(), "{:?}", status.accounting.gaps);
+    expect![[r#""#]].assert_eq(&render(&status, None));
+}
+
+#[test]
+fn alarms_and_gaps_stand_at_the_top() {
+    let mut status = xdp();
+    status.lanes[0].frames -= 10;
+    status.alarms.push(Alarm {
+        name: "queue-count-changed".into(),
+        since_s: 12,
+        message: "veth0 has 4 receive queues, lanes serve 2; restart the server".into(),
+    });
+    status.close();
+    assert!(!status.is_healthy());
+    let text = render(&status, None);
+    let top: Vec<_> = text.lines().take(4).collect();
+    expect![[r#""#]].assert_eq(&top.join("\n"));
+    assert!(text.ends_with("DOES NOT CLOSE by 20\n"), "{text}");
+}
+
+#[test]
+fn sockets_with_rates_from_an_earlier_reading() {
+    let mut old = Status {
+        version: "0.1.0".into(),
+        pid: 7,
+        uptime_s: 60,
+        provider_reason: "no server.nic is set".into(),
+        listen: "127.0.0.1:4747".into(),
+        port: 4747,
+        partitions: 64,
+        payload_bytes_max: 1_232,
+        lanes: vec![LaneStatus { queue: None, core: None, umem_pages: "4k".into(), ..lane(0, 500) }],
+        ..Status::default()
+    };
+    old.close();
+    let mut now = old.clone();
+    now.lanes[0].frames = 2_500;
+    now.lanes[0].exits = counts(&[(Exit::Ping, 2_490), (Exit::DropMagic, 10)]);
+    now.lanes[0].replies.sent = 2_490;
+    now.lanes[0].socket_drops = 3;
+    now.lanes[0].arrived_while_reading = 4;
+    now.close();
+    expect![[r#""#]].assert_eq(&render(&now, Some((&old, Duration::from_secs(2)))));
+}
+
+#[test]
+fn a_server_that_has_seen_nothing() {
+    let mut status = Status { lanes: vec![LaneStatus::default()], ..Status::default() };
+    status.close();
+    let text = render(&status, None);
+    assert!(text.contains("no frame has left by any exit yet"), "{text}");
+    assert!(text.ends_with("closes\n"), "{text}");
+}
+
+#[test]
+fn a_restarted_server_has_no_rates_yet() {
+    let now = xdp();
+    let mut old = xdp();
+    old.pid += 1;
+    let text = render(&now, Some((&old, Duration::from_secs(1))));
+    assert_eq!(text, render(&now, None));
+}
+
+#[test]
+fn times_to_watch() {
+    assert_eq!(parse_watch("1s"), Ok(Duration::from_secs(1)));
+    for bad in ["0s", "1ms", "1", ""] {
+        assert!(parse_watch(bad).is_err(), "{bad}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Conditions an operator must act on: raised with a sentence that names the
+//! mending command, logged when they come and when they go.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::log::Log;
+use crate::admin::status::{Alarm, Status};
+
+/// Judgements in a row that must agree before the sums raise an alarm: frames
+/// in flight can make one reading differ.
+const UNACCOUNTED_READINGS: u32 = 3;
+
+/// The alarms that are raised.
+#[derive(Debug, Default)]
+pub struct Alarms {
+    raised: BTreeMap<&'static str, (Instant, String)>,
+    unaccounted_readings: u32,
+}
+
+impl Alarms {
+    /// Raises and clears alarms by what is seen now; `dead_lanes` threads have
+    /// ended.
+    pub fn judge(&mut self, status: &Status, dead_lanes: usize, log: &Log) {
+        let mut seen = BTreeMap::new();
+        if dead_lanes > 0 {
+            seen.insert(
+                "lane-dead",
+                format!("{dead_lanes} lane threads have ended; their queues fall back to the kernel socket: restart `veltrix run`"),
+            );
+        }
+        if let Some(nic) = &status.nic {
+            let name = &nic.name;
+            if nic.rx_queues != nic.queues_at_start {
+                seen.insert(
+                    "queue-count-changed",
+                    format!(
+                        "`{name}` has {} receive queues, the lanes serve {}; frames of other queues fall back to the kernel socket: scripts/nic-queues.sh apply {name} {}, or restart `veltrix run`",
+                        nic.rx_queues, nic.queues_at_start, nic.queues_at_start,
+                    ),
+                );
+            }
+            if nic.xdp_mode == "none" {
+                seen.insert(
+                    "program-detached",
+                    format!("the XDP program is no longer attached to `{name}`: nothing reaches the lanes; restart `veltrix run` (`ip -d link show dev {name}` says what is there)"),
+                );
+            }
+        }
+        let unaccounted = !status.accounting.closes;
+        self.unaccounted_readings = if unaccounted { self.unaccounted_readings + 1 } else { 0 };
+        if self.unaccounted_readings >= UNACCOUNTED_READINGS {
+            seen.insert(
+                "unaccounted-frames",
+                format!(
+                    "the sums differ by {} frames: a bug in Veltrix or the kernel; `veltrix status --json` is what a report needs",
+                    status.accounting.unaccounted
+                ),
+            );
+        }
+        let strange: u64 = status
+            .lanes
+            .iter()
+            .map(|l| {
+                l.alien_frames
+                    + l.xdp_statistics.rx_invalid_descs
+                    + l.xdp_statistics.tx_invalid_descs
+                    + l.exits.get("lane_disagrees").copied().unwrap_or(0)
+            })
+            .sum();
+        if strange > 0 {
+            seen.insert(
+                "halves-disagree",
+                format!("{strange} frames or descriptors were refused by one half and passed by the other: a bug in Veltrix or the kernel"),
+            );
+        }
+        self.replace(seen, log);
+    }
+
+    fn replace(&mut self, seen: BTreeMap<&'static str, String>, log: &Log) {
+        self.raised.retain(|name, _| {
+            let stays = seen.contains_key(name);
+            if !stays {
+                log.info(&format!("alarm cleared: {name}"));
+            }
+            stays
+        });
+        for (name, message) in seen {
+            let entry = self.raised.entry(name).or_insert_with(|| {
+                log.warn(&format!("{name}: {message}"));
+                (Instant::now(), String::new())
+            });
+            entry.1 = message;
+        }
+    }
+
+    /// What is raised now.
+    #[must_use]
+    pub fn raised(&self) -> Vec<Alarm> {
+        self.raised
+            .iter()
+            .map(|(name, (since, message))| Alarm {
+                name: (*name).to_owned(),
+                since_s: since.elapsed().as_secs(),
+                message: message.clone(),
+            })
+            .collect()
+    }
+}

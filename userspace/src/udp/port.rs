@@ -1,0 +1,195 @@
+//! A lane's port on a kernel UDP socket.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use veltrix_abi::Exit;
+use veltrix_abi::frame::check_payload;
+
+use super::batch::{Batch, Received};
+use crate::base::counters::LaneCounters;
+use crate::base::poll;
+use crate::base::port::Port;
+
+/// Batches of slots: one being received, one in a lane's hands, two waiting to
+/// be sent.
+const BATCHES: usize = 4;
+
+/// A received datagram in its slot.
+#[derive(Debug)]
+pub struct UdpPacket {
+    slot: u32,
+    bytes: u32,
+}
+
+/// See the module.
+pub struct UdpPort {
+    socket: UdpSocket,
+    batch: Batch,
+    batch_max: usize,
+    free: Vec<u32>,
+    /// Replies queued until the flush: slot and bytes.
+    queue: Vec<(u32, u32)>,
+    /// Slots of datagrams refused in the receive under way.
+    refused: Vec<u32>,
+    payload_bytes_max: usize,
+    counters: Arc<LaneCounters>,
+    /// Whether the last receive left nothing behind.
+    drained: bool,
+}
+
+impl UdpPort {
+    /// Serves `socket`, at most `batch` datagrams a call.
+    #[must_use]
+    pub fn new(
+        socket: UdpSocket,
+        payload_bytes_max: usize,
+        batch: usize,
+        counters: Arc<LaneCounters>,
+    ) -> Self {
+        let slots = BATCHES * batch;
+        Self {
+            socket,
+            // One byte more than is accepted, so that too large is seen as such.
+            batch: Batch::new(slots, payload_bytes_max + 8, batch),
+            batch_max: batch,
+            free: (0..slots as u32).rev().collect(),
+            queue: Vec::with_capacity(slots),
+            refused: Vec::with_capacity(batch),
+            payload_bytes_max,
+            counters,
+            drained: false,
+        }
+    }
+
+    /// Bytes of packet memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.batch.bytes()
+    }
+
+    fn check(&self, slot: u32, received: Received) -> Result<UdpPacket, Exit> {
+        if received.truncated {
+            return Err(Exit::DropTooLarge);
+        }
+        let bytes = self.batch.slot(slot as usize);
+        check_payload(received.bytes, self.payload_bytes_max, || bytes.first_chunk().copied())?;
+        Ok(UdpPacket { slot, bytes: received.bytes as u32 })
+    }
+}
+
+impl Port for UdpPort {
+    type Packet = UdpPacket;
+
+    fn receive(
+        &mut self,
+        out: &mut Vec<UdpPacket>,
+        max: usize,
+        refused: &mut dyn FnMut(Exit),
+    ) -> usize {
+        let max = max.min(self.batch_max).min(self.free.len());
+        let first = self.free.len() - max;
+        let mut received = [Received { bytes: 0, truncated: false }; BATCH_LIMIT];
+        let mut n = 0;
+        self.counters.syscalls.add(1);
+        let got = self.batch.receive(self.socket.as_fd(), &self.free[first..], |_, r| {
+            received[n] = r;
+            n += 1;
+        });
+        // An error here is nothing waiting, or one the kernel reports of an
+        // earlier send (ECONNREFUSED): the next call tells.
+        let got = got.unwrap_or(0);
+        self.drained = got < max;
+        // Slots are taken in order from `first`; those not used stay free.
+        for (i, received) in received[..got].iter().enumerate() {
+            let slot = self.free[first + i];
+            match self.check(slot, *received) {
+                Ok(packet) => out.push(packet),
+                Err(exit) => {
+                    refused(exit);
+                    self.refused.push(slot);
+                }
+            }
+        }
+        self.free.drain(first..first + got);
+        self.free.append(&mut self.refused);
+        got
+    }
+
+    #[inline]
+    fn payload<'a>(&'a self, packet: &'a UdpPacket) -> &'a [u8] {
+        &self.batch.slot(packet.slot as usize)[..packet.bytes as usize]
+    }
+
+    #[inline]
+    fn buffer<'a>(&'a mut self, packet: &'a mut UdpPacket) -> &'a mut [u8] {
+        self.batch.slot_mut(packet.slot as usize)
+    }
+
+    #[inline]
+    fn flow_hash(&self, packet: &UdpPacket) -> u32 {
+        let mut hash = 0u32;
+        for chunk in self.batch.peer(packet.slot as usize).chunks_exact(4).take(6) {
+            let word = chunk.first_chunk().map_or(0, |c| u32::from_le_bytes(*c));
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b1).rotate_left(13);
+        }
+        hash
+    }
+
+    #[inline]
+    fn is_same_flow(&self, a: &UdpPacket, b: &UdpPacket) -> bool {
+        let (a, b) = (a.slot as usize, b.slot as usize);
+        self.batch.peer(a) == self.batch.peer(b) && self.batch.way(a) == self.batch.way(b)
+    }
+
+    #[inline]
+    fn send(&mut self, packet: UdpPacket, payload_bytes: usize) {
+        self.queue.push((packet.slot, payload_bytes as u32));
+    }
+
+    #[inline]
+    fn recycle(&mut self, packet: UdpPacket) {
+        self.free.push(packet.slot);
+    }
+
+    fn flush(&mut self) {
+        let mut done = 0;
+        while done < self.queue.len() {
+            self.counters.syscalls.add(1);
+            match self.batch.send(self.socket.as_fd(), &self.queue[done..]) {
+                Ok(sent) => {
+                    self.counters.replies.sent.add(sent as u64);
+                    done += sent;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.counters.replies.dropped_tx_full.add((self.queue.len() - done) as u64);
+                    break;
+                }
+                // The first entry was refused (no route, firewall): the others
+                // may still go.
+                Err(_) => {
+                    self.counters.replies.dropped_tx_full.add(1);
+                    done += 1;
+                }
+            }
+        }
+        self.free.extend(self.queue.drain(..).map(|(slot, _)| slot));
+    }
+
+    #[inline]
+    fn waiting(&self) -> usize {
+        if self.drained { 0 } else { self.batch_max }
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        self.counters.syscalls.add(1);
+        self.counters.sleeps.add(1);
+        poll::readable(self.socket.as_fd(), timeout);
+    }
+}
+
+/// Most datagrams a receive may take; `lanes.batch_frames` may not exceed it.
+const BATCH_LIMIT: usize = 256;
