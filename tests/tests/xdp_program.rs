@@ -21,7 +21,7 @@ mod parsing;
 #[path = "xdp_program/steering.rs"]
 mod steering;
 
-use veltrix::nic::program::{Rate, Settings};
+use veltrix::nic::program::{RATE_BURST_MAX, Rate, Settings};
 use veltrix_abi::{Action, Exit, frame};
 use veltrix_tests::testrun::{Runner, action, require};
 
@@ -44,8 +44,8 @@ fn everything() -> Settings {
     Settings {
         blocklist: true,
         rate: Rate::Enforce {
-            per_s: 4_000_000,
-            burst: 4_000_000,
+            per_s: u32::MAX,
+            burst: RATE_BURST_MAX,
         },
         ..plain()
     }

@@ -16,9 +16,8 @@ use crate::wire::MAGIC;
 
 /// Read access to a frame.
 ///
-/// It asks whether bytes are there rather than how many there are: the
-/// verifier forbids the subtraction that a length needs unless the loader
-/// holds more capabilities than the program does.
+/// It asks whether bytes are there rather than how many there are: comparing
+/// a packet pointer with the packet's end is the one thing the verifier learns from.
 pub trait FrameBytes {
     /// Whether the frame reaches at least to `end` bytes from its start.
     fn reaches(&self, end: usize) -> bool;

@@ -427,12 +427,6 @@ impl<'a> Events<'a> {
         }
         Ok(Self { body, left: count })
     }
-
-    /// Events not yet iterated.
-    #[must_use]
-    pub const fn count(&self) -> u16 {
-        self.left
-    }
 }
 
 impl<'a> Iterator for Events<'a> {
@@ -453,6 +447,8 @@ impl<'a> Iterator for Events<'a> {
         (usize::from(self.left), Some(usize::from(self.left)))
     }
 }
+
+impl ExactSizeIterator for Events<'_> {}
 
 /// Answer to one event datagram inside an ack.
 ///
@@ -488,8 +484,8 @@ impl<'a> AckEntry<'a> {
         self.epochs.chunks_exact(8).map(|c| u64_at(c, 0))
     }
 
-    /// Writes the fixed part of an entry and its padding; gives the slice for the outcome
-    /// bytes. Epochs of duplicates, if any, are the caller's to write behind them.
+    /// Writes an entry with these outcome bytes at the start of `out`. Epochs of
+    /// duplicates, if any, are the caller's to write behind it.
     ///
     /// # Panics
     ///
@@ -500,20 +496,21 @@ impl<'a> AckEntry<'a> {
         sequence: u64,
         epoch: u64,
         mode: Mode,
-        events: u16,
+        outcomes: &[u8],
         duplicates: u16,
-    ) -> &mut [u8] {
-        let padded = usize::from(events).next_multiple_of(8);
+    ) {
         put(out, 0, sequence.to_le_bytes());
         put(out, 8, epoch.to_le_bytes());
-        put(out, 16, events.to_le_bytes());
-        out[18] = mode as u8;
-        out[19] = 0;
+        put(out, 16, (outcomes.len() as u16).to_le_bytes());
+        put(out, 18, [mode as u8, 0]);
         put(out, 20, duplicates.to_le_bytes());
         put(out, 22, [0; 2]);
-        let outcomes = &mut out[ACK_ENTRY_FIXED_BYTES..ACK_ENTRY_FIXED_BYTES + padded];
-        outcomes[usize::from(events)..].fill(0);
-        &mut outcomes[..usize::from(events)]
+        // Word by word: a copy of any length is a call, and most datagrams of
+        // players hold one event.
+        for (i, chunk) in outcomes.chunks(8).enumerate() {
+            let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            put(out, ACK_ENTRY_FIXED_BYTES + 8 * i, word.to_le_bytes());
+        }
     }
 }
 

@@ -57,7 +57,7 @@ fn finished(header: Header, body: &[u8]) -> Vec<u8> {
     let mut datagram = vec![0; HEADER_BYTES];
     header.write(&mut datagram);
     datagram.extend_from_slice(body);
-    wire::finish(&mut datagram, crc32c::crc32c);
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
 }
 
@@ -85,15 +85,17 @@ fn events() -> [Event<'static>; 2] {
     [first, second]
 }
 
-fn ack(sequence: u64, domain: u64, entries: &[(u64, u64, Mode, &[u8], &[u64])]) -> Vec<u8> {
+/// Sequence, epoch, mode, outcomes, epochs of the duplicates.
+type Entry<'a> = (u64, u64, Mode, &'a [u8], &'a [u64]);
+
+fn ack(sequence: u64, domain: u64, entries: &[Entry<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (sequence, epoch, mode, outcomes, epochs) in entries {
         let at = body.len();
         let bytes = AckEntry::wire_bytes(outcomes.len(), epochs.len());
         body.resize(at + bytes, 0);
-        let (events, duplicates) = (outcomes.len() as u16, epochs.len() as u16);
-        AckEntry::write(&mut body[at..], *sequence, *epoch, *mode, events, duplicates)
-            .copy_from_slice(outcomes);
+        let duplicates = epochs.len() as u16;
+        AckEntry::write(&mut body[at..], *sequence, *epoch, *mode, outcomes, duplicates);
         let tail = body.len() - 8 * epochs.len();
         for (chunk, epoch) in body[tail..].chunks_exact_mut(8).zip(*epochs) {
             chunk.copy_from_slice(&epoch.to_le_bytes());
@@ -195,14 +197,14 @@ fn the_examples_are_what_the_crate_writes() {
 #[test]
 fn the_requests_decode_to_what_the_page_says() {
     let page = examples();
-    let (_, request) = wire::decode(&page["events"], crc32c::crc32c).expect("sound");
+    let (_, request) = wire::decode(&page["events"], crc_fast::crc32_iscsi).expect("sound");
     let Request::Events(Mode::Durable, got) = request else { panic!("{request:?}") };
     assert_eq!(got.collect::<Vec<_>>(), events());
     assert!(events().iter().all(Event::is_well_formed));
 
-    let (_, request) = wire::decode(&page["ping"], crc32c::crc32c).expect("sound");
+    let (_, request) = wire::decode(&page["ping"], crc_fast::crc32_iscsi).expect("sound");
     assert!(matches!(request, Request::Ping(1_000_000)), "{request:?}");
-    let (_, request) = wire::decode(&page["hello"], crc32c::crc32c).expect("sound");
+    let (_, request) = wire::decode(&page["hello"], crc_fast::crc32_iscsi).expect("sound");
     assert!(matches!(request, Request::Hello), "{request:?}");
 }
 
@@ -210,7 +212,7 @@ fn the_requests_decode_to_what_the_page_says() {
 fn the_replies_decode_to_what_the_page_says() {
     let page = examples();
     let read = |name| {
-        let (header, reply) = wire::decode_reply(&page[name], crc32c::crc32c).expect(name);
+        let (header, reply) = wire::decode_reply(&page[name], crc_fast::crc32_iscsi).expect(name);
         assert_eq!(header.session, SESSION);
         reply
     };
@@ -269,7 +271,7 @@ fn the_stated_lengths_are_the_examples_lengths() {
 
 #[test]
 fn the_check_value_is_the_crcs() {
-    assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
+    assert_eq!(crc_fast::crc32_iscsi(b"123456789"), 0xE306_9283);
     assert!(PAGE.contains("`0xE3069283`"));
 }
 
@@ -310,7 +312,7 @@ fn kinds_come_from_the_side_the_page_says() {
         let kind = Kind::from_code(row[0].parse().expect("a code")).expect("a kind");
         // What only servers send is refused by the server's decoder without a word.
         let datagram = finished(header(kind, 0, 1, 0), &[]);
-        let error = wire::decode(&datagram, crc32c::crc32c).err();
+        let error = wire::decode(&datagram, crc_fast::crc32_iscsi).err();
         let from = if error == Some(veltrix_abi::Exit::ReplyKind) { "server" } else { "client" };
         assert_eq!(row[2], from, "{}", row[1]);
     }

@@ -66,6 +66,12 @@ impl Report {
         self.values.insert(key.to_owned(), json!((value * 1e3).round() / 1e3));
     }
 
+    /// Adds to a figure that several parts of the run share.
+    pub fn add(&mut self, key: &str, value: f64) {
+        let before = self.values.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+        self.set(key, before + value);
+    }
+
     /// Sets anything.
     pub fn set_value(&mut self, key: &str, value: Value) {
         self.values.insert(key.to_owned(), value);
@@ -95,7 +101,7 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = String::new();
-        for goal in FIGURES {
+        for goal in FIGURES.iter().filter(|g| self.values.contains_key(g.key)) {
             let wanted = match &goal.wanted {
                 None => String::new(),
                 Some(Wanted::AtMost(most)) => format!("<= {}", trim(*most)),

@@ -172,7 +172,7 @@ pub fn lane<P: Port>(port: P, lanes: u16, counters: &Arc<LaneCounters>) -> Lane<
 /// A lane's port on a socket.
 #[must_use]
 pub fn port(xsk: Xsk, counters: &Arc<LaneCounters>) -> XskPort {
-    XskPort::new(xsk, PORT, PAYLOAD_BYTES_MAX_DEFAULT, LANE_BATCH, Arc::clone(counters))
+    XskPort::new(xsk, PORT, PAYLOAD_BYTES_MAX_DEFAULT, Arc::clone(counters))
 }
 
 /// A frame with `events` events of one domain; 64 of them differ in session,
@@ -207,13 +207,13 @@ impl<P: Port> Port for Mute<P> {
     type Packet = P::Packet;
 
     #[inline]
-    fn receive(
-        &mut self,
-        out: &mut Vec<P::Packet>,
-        max: usize,
-        refused: &mut dyn FnMut(Exit),
-    ) -> usize {
-        self.0.receive(out, max, refused)
+    fn receive(&mut self, max: usize) -> usize {
+        self.0.receive(max)
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Option<Result<P::Packet, Exit>> {
+        self.0.take()
     }
 
     #[inline(always)]

@@ -107,7 +107,7 @@ impl Pinger {
         }
         loop {
             let Ok(bytes) = self.socket.recv(&mut self.buffer) else { return Ok(None) };
-            let (header, reply) = wire::decode_reply(&self.buffer[..bytes], crc32c::crc32c)
+            let (header, reply) = wire::decode_reply(&self.buffer[..bytes], crc_fast::crc32_iscsi)
                 .map_err(|e| anyhow::anyhow!("bench: a reply that does not decode: {e:?}"))?;
             ensure!(matches!(reply, Reply::Pong(_)), "bench: wanted a pong, got {reply:?}");
             if header.sequence == self.sequence {

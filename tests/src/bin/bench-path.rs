@@ -22,6 +22,9 @@ struct Args {
     /// Print one JSON object as the last line.
     #[arg(long)]
     json: bool,
+    /// Measure one part only: no verdict is given then.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
     /// Measure the receiving half on this interface instead, with traffic
     /// from outside.
     #[arg(long, value_name = "IF")]
@@ -32,6 +35,21 @@ struct Args {
     /// Seconds of one measurement with --nic.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+}
+
+/// A part of the run.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The kernel half by TEST_RUN.
+    Ebpf,
+    /// Time a frame, drained from a full ring.
+    Drain,
+    /// Frames a second: kernel socket, raw AF_XDP, lane.
+    Receive,
+    /// Frames a second with replies: raw echo, lane.
+    Reply,
+    /// The real binary: pings, restart.
+    Service,
 }
 
 /// Events of a full datagram of 1,232 bytes.
@@ -56,20 +74,34 @@ fn main() -> Result<()> {
     let mut report = Report::new();
     report.set_value("machine", machine());
     let rig = Rig::new()?;
+    let wants = |part: Part| args.only.is_none_or(|only| only == part);
     let say = |what: &str| eprintln!("bench path: {what}");
-    say("kernel half by TEST_RUN");
-    ebpf(&rig, &mut report)?;
-    say("time a frame, drained from a full ring");
-    drains(&rig, &mut report)?;
-    say("frames a second: kernel socket, raw AF_XDP, lane");
-    receive_rates(&rig, &mut report)?;
-    say("frames a second with replies: raw echo, lane");
-    reply_rates(&rig, &mut report)?;
+    if wants(Part::Ebpf) {
+        say("kernel half by TEST_RUN");
+        ebpf(&rig, &mut report)?;
+    }
+    if wants(Part::Drain) {
+        say("time a frame, drained from a full ring");
+        drains(&rig, &mut report)?;
+    }
+    if wants(Part::Receive) {
+        say("frames a second: kernel socket, raw AF_XDP, lane");
+        receive_rates(&rig, &mut report)?;
+    }
+    if wants(Part::Reply) {
+        say("frames a second with replies: raw echo, lane");
+        reply_rates(&rig, &mut report)?;
+    }
     drop(rig);
-    say("the real binary: pings, restart");
-    real_binary(&mut report)?;
+    if wants(Part::Service) {
+        say("the real binary: pings, restart");
+        real_binary(&mut report)?;
+    }
 
     print!("{}", report.table());
+    if args.only.is_some() {
+        return Ok(());
+    }
     let missed = report.missed();
     if !missed.is_empty() {
         println!("missed: {}", missed.join(", "));
@@ -150,8 +182,8 @@ fn receive_rates(rig: &Rig, report: &mut Report) -> Result<()> {
     report.set("raw_drop_mpps", raw.mpps);
     report.set("lane_mpps", lane.mpps);
     report.set("lane_over_kernel", lane.mpps / kernel.mpps);
-    report.set("unaccounted_frames", lane.unaccounted as f64);
-    report.set("fallback_frames", lane.fallback as f64);
+    report.add("unaccounted_frames", lane.unaccounted as f64);
+    report.add("fallback_frames", lane.fallback as f64);
     Ok(())
 }
 
@@ -175,10 +207,10 @@ fn reply_rates(rig: &Rig, report: &mut Report) -> Result<()> {
     report.set("acked_events_per_s", acked_full.mpps * 1e6 * f64::from(EVENTS_FULL));
     report.set("syscalls_per_1k_packets", acked.syscalls as f64 * 1e3 / acked.frames as f64);
     report.set("reply_syscalls_per_1k_packets", reply.syscalls as f64 * 1e3 / reply.frames as f64);
-    let runs = [&reply, &acked, &acked_full];
-    let sum = |of: fn(&Throughput) -> u64| runs.iter().map(|r| of(r)).sum::<u64>() as f64;
-    report.set("unaccounted_frames", report.get("unaccounted_frames") + sum(|r| r.unaccounted));
-    report.set("fallback_frames", report.get("fallback_frames") + sum(|r| r.fallback));
+    let runs = [reply, acked, acked_full];
+    let sum = |of: fn(&Throughput) -> u64| runs.iter().map(of).sum::<u64>() as f64;
+    report.add("unaccounted_frames", sum(|r| r.unaccounted));
+    report.add("fallback_frames", sum(|r| r.fallback));
     Ok(())
 }
 

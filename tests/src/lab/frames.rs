@@ -292,7 +292,7 @@ impl Datagram {
         }
         .write(&mut bytes);
         bytes.extend(body);
-        wire::finish(&mut bytes, crc32c::crc32c);
+        wire::finish(&mut bytes, crc_fast::crc32_iscsi);
         bytes
     }
 
@@ -351,8 +351,7 @@ impl Datagram {
             let start = body.len();
             body.resize(start + AckEntry::wire_bytes(outcomes.len(), 0), 0);
             let out = &mut body[start..];
-            AckEntry::write(out, *sequence, 0, self.mode, outcomes.len() as u16, 0)
-                .copy_from_slice(outcomes);
+            AckEntry::write(out, *sequence, 0, self.mode, outcomes, 0);
         }
         self.write(Kind::Ack, 0, entries.len() as u16, &body)
     }
@@ -408,7 +407,7 @@ mod tests {
             domain: 77,
             ..Datagram::default()
         };
-        let crc = crc32c::crc32c;
+        let crc = crc_fast::crc32_iscsi;
         let events = datagram.events_filling(1_232);
         let (header, request) = decode(&events, crc).unwrap();
         assert_eq!((header.sequence, header.domain), (9, 77));

@@ -98,7 +98,7 @@ impl DatagramBuilder {
         };
         let datagram = &mut self.bytes[..self.filled];
         header.write(datagram);
-        wire::finish(datagram, crc32c::crc32c);
+        wire::finish(datagram, crc_fast::crc32_iscsi);
         datagram
     }
 }
@@ -111,7 +111,7 @@ pub fn restamp(datagram: &mut [u8], sequence: u64, cookie: u64) {
         return;
     };
     Header { sequence, cookie, ..Header::read(head) }.write(datagram);
-    wire::finish(datagram, crc32c::crc32c);
+    wire::finish(datagram, crc_fast::crc32_iscsi);
 }
 
 /// The datagram that carries only those events of `datagram` whose index
@@ -119,7 +119,7 @@ pub fn restamp(datagram: &mut [u8], sequence: u64, cookie: u64) {
 /// `datagram` is not a sound event datagram.
 pub(crate) fn subset(datagram: &[u8], mut keep: impl FnMut(usize) -> bool) -> Option<Vec<u8>> {
     let (header, wire::Request::Events(mode, events)) =
-        wire::decode(datagram, crc32c::crc32c).ok()?
+        wire::decode(datagram, crc_fast::crc32_iscsi).ok()?
     else {
         return None;
     };
@@ -140,7 +140,7 @@ pub fn ping(session: u64, sequence: u64, sent_ns: u64) -> [u8; HEADER_BYTES + PI
     let mut datagram = [0; HEADER_BYTES + PING_BODY_BYTES];
     Header { session, sequence, ..Header::new(Kind::Ping) }.write(&mut datagram);
     datagram[HEADER_BYTES..HEADER_BYTES + 8].copy_from_slice(&sent_ns.to_le_bytes());
-    wire::finish(&mut datagram, crc32c::crc32c);
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
 }
 
@@ -149,7 +149,7 @@ pub fn ping(session: u64, sequence: u64, sent_ns: u64) -> [u8; HEADER_BYTES + PI
 pub fn hello(session: u64, sequence: u64) -> [u8; HEADER_BYTES + HELLO_BODY_BYTES] {
     let mut datagram = [0; HEADER_BYTES + HELLO_BODY_BYTES];
     Header { session, sequence, ..Header::new(Kind::Hello) }.write(&mut datagram);
-    wire::finish(&mut datagram, crc32c::crc32c);
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
 }
 
@@ -159,7 +159,7 @@ pub fn hello(session: u64, sequence: u64) -> [u8; HEADER_BYTES + HELLO_BODY_BYTE
 ///
 /// [`ReplyError`]: drop the datagram and count it.
 pub fn read(datagram: &[u8]) -> Result<(Header, Reply<'_>), ReplyError> {
-    wire::decode_reply(datagram, crc32c::crc32c)
+    wire::decode_reply(datagram, crc_fast::crc32_iscsi)
 }
 
 /// 64 random bits from the operating system: a session id, a seed.

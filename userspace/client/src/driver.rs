@@ -145,7 +145,11 @@ impl Driver {
                     Ok(()) => self.receive(&mut buffer),
                     Err(_) => add(&self.counters.receive_errors, 1),
                 },
-                () = tokio::time::sleep_until(wake.into()) => self.wake().await,
+                () = tokio::time::sleep_until(wake.into()) => {
+                    // An answer that is here already makes its retry needless.
+                    self.receive(&mut buffer);
+                    self.wake().await;
+                }
             }
         }
         for done in self.closers.drain(..) {

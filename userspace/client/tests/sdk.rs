@@ -10,6 +10,12 @@ use veltrix_client::{
     Client, ClientBuilder, ConnectError, Event, Mode, Outcome, Refusal, SendError,
 };
 
+/// Waits for answers long enough that a busy machine causes no retry.
+fn patient() -> ClientBuilder {
+    Client::builder().deadline(Duration::from_secs(1)).retry_base(Duration::from_millis(100))
+}
+
+/// Retries as soon as the defaults do.
 fn quick() -> ClientBuilder {
     Client::builder().deadline(Duration::from_millis(500))
 }
@@ -21,7 +27,7 @@ fn event(subject: u64) -> Event {
 #[tokio::test]
 async fn one_event_gets_its_receipt_and_a_key_of_log_time() {
     let server = Fake::start(|got| vec![applied(&got[got.len() - 1])]).await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     assert_eq!(client.server().partitions(), 64);
     let receipt = client.domain(42).send(event(1)).await.expect("applied");
     assert_eq!((receipt.outcome, receipt.duplicate, receipt.epoch), (Outcome::Applied, false, 9));
@@ -43,7 +49,7 @@ async fn one_event_gets_its_receipt_and_a_key_of_log_time() {
 #[tokio::test]
 async fn events_of_a_domain_share_datagrams_and_those_of_two_do_not() {
     let server = Fake::start(|got| vec![applied(&got[got.len() - 1])]).await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let (one, two) = (client.domain(1), client.domain(2));
     let (first, second) =
         tokio::join!(one.send_all((0..60).map(event)), two.send_all((100..110).map(event)),);
@@ -93,7 +99,7 @@ async fn replies_that_come_twice_settle_once() {
         vec![reply.clone(), reply]
     })
     .await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     client.domain(1).send(event(1)).await.expect("applied");
     client.domain(1).send(event(2)).await.expect("applied");
     let stats = client.close().await;
@@ -110,7 +116,7 @@ async fn duplicates_carry_their_first_outcome_and_epoch() {
         vec![ack(&[(got, outcomes)])]
     })
     .await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let results = client.domain(1).send_all([event(1), event(2)]).await;
     let first = results[0].as_ref().expect("outcome");
     assert_eq!((first.outcome, first.duplicate, first.epoch), (Outcome::AlreadyClaimed, true, 5));
@@ -121,12 +127,11 @@ async fn duplicates_carry_their_first_outcome_and_epoch() {
 #[tokio::test]
 async fn busy_is_waited_out() {
     let server = Fake::start(|got| match got.len() {
-        1 => vec![busy(&got[0].header, 50_000)],
+        1 => vec![busy(&got[0].header, 150_000)],
         n => vec![applied(&got[n - 1])],
     })
     .await;
-    let client =
-        quick().retry_base(Duration::from_millis(20)).connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let started = Instant::now();
     client.domain(1).send(event(1)).await.expect("applied");
     assert!(
@@ -143,7 +148,7 @@ async fn refused_is_a_typed_error_and_not_retried() {
     let server =
         Fake::start(|got| vec![refused(&got[got.len() - 1].header, Refusal::DurableUnavailable)])
             .await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     match client.domain(1).send(event(1)).await {
         Err(SendError::Refused(why)) => assert_eq!(why.reason, Some(Refusal::DurableUnavailable)),
         other => panic!("{other:?}"),
@@ -184,7 +189,7 @@ async fn reordered_and_coalesced_acks_find_their_events() {
         vec![ack(&entries)]
     })
     .await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let domains = [client.domain(0), client.domain(1), client.domain(2)];
     let (a, b, c) = tokio::join!(
         domains[0].send(event(1)),
@@ -219,11 +224,7 @@ async fn foreign_damaged_and_misfit_replies_are_counted_and_change_nothing() {
         ]
     })
     .await;
-    let client = quick()
-        .retry_base(Duration::from_millis(200))
-        .connect(server.addr)
-        .await
-        .expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let receipt = client.domain(1).send(event(1)).await.expect("applied");
     assert_eq!(receipt.epoch, 9);
     let stats = client.close().await;
@@ -242,7 +243,7 @@ async fn events_turned_away_go_again_alone_with_their_keys() {
         vec![ack(&[(&got[n - 1], outcomes)])]
     })
     .await;
-    let client = quick().connect(server.addr).await.expect("connects");
+    let client = patient().connect(server.addr).await.expect("connects");
     let results = client.domain(1).send_all((0..3).map(event)).await;
     assert!(results.iter().all(|r| r.as_ref().is_ok_and(|r| r.outcome == Outcome::Applied)));
     let got = server.got();
@@ -293,7 +294,7 @@ async fn settings_out_of_range_are_refused_by_name() {
 #[tokio::test]
 async fn events_that_cannot_be_are_refused_before_they_leave() {
     let server = Fake::start(|got| vec![applied(&got[got.len() - 1])]).await;
-    let client = quick().payload_bytes_max(200).connect(server.addr).await.expect("connects");
+    let client = patient().payload_bytes_max(200).connect(server.addr).await.expect("connects");
     let domain = client.domain(1);
     assert_eq!(domain.send(Event::new(1, 0, 1)).await, Err(SendError::KindZero));
     assert_eq!(

@@ -196,7 +196,13 @@ fn lane_lines(place: &str, lane: &LaneStatus, lines: &mut Lines) {
         tolerance,
     );
     let events_tolerance = tolerance.saturating_mul(events_max(PAYLOAD_BYTES_LIMIT) as u64);
-    lines.check(place, "events = sum of outcomes", lane.events, total(&lane.outcomes), events_tolerance);
+    lines.check(
+        place,
+        "events = sum of outcomes",
+        lane.events,
+        total(&lane.outcomes),
+        events_tolerance,
+    );
 }
 
 /// The one line that spans queues: the kernel may hand a queue's datagram to

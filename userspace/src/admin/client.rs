@@ -30,7 +30,9 @@ pub enum CallError {
     #[error("the server at {0} did not answer: {1}")]
     Broken(PathBuf, io::Error),
     /// It answered something else.
-    #[error("the server at {0} does not speak this command's language: {1}; use the `veltrix` that it was started with")]
+    #[error(
+        "the server at {0} does not speak this command's language: {1}; use the `veltrix` that it was started with"
+    )]
     Language(PathBuf, String),
 }
 
@@ -70,7 +72,9 @@ fn connect(path: &Path) -> Result<UnixStream, CallError> {
     socket.set_write_timeout(Some(TIMEOUT)).map_err(broken)?;
     socket.set_read_timeout(Some(TIMEOUT)).map_err(broken)?;
     socket.connect(&address).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => CallError::NotRunning(path.to_owned(), "there is no such socket"),
+        io::ErrorKind::NotFound => {
+            CallError::NotRunning(path.to_owned(), "there is no such socket")
+        }
         io::ErrorKind::ConnectionRefused => {
             CallError::NotRunning(path.to_owned(), "its process is gone")
         }

@@ -11,13 +11,11 @@
 //!   current-thread runtime, never on a lane.
 //! * [`client`]: a blocking call.
 //! * [`status`]: what `status` answers; [`accounting`] closes its sums.
-//! * [`cidr`]: prefixes, as the blocklist keeps them.
 //!
 //! Who may open the socket file may use it; there is no other check. The file
 //! has mode 0600 and no untrusted user can replace it (see [`server`]).
 
 pub mod accounting;
-pub mod cidr;
 pub mod client;
 pub mod protocol;
 pub mod server;

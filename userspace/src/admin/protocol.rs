@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cidr::Cidr;
+use crate::nic::blocklist::Prefix;
 use super::status::Status;
 
 /// Version of requests and replies. Fields may be added within it; a reader
@@ -39,7 +39,7 @@ pub enum Request {
     /// Block a prefix, or change the time and reason of a blocked one.
     BlockAdd {
         /// The prefix.
-        cidr: Cidr,
+        cidr: Prefix,
         /// Seconds until it expires; `None` for ever.
         ttl_s: Option<u64>,
         /// Why, at most [`veltrix_abi::maps::BLOCK_REASON_BYTES_MAX`] bytes.
@@ -48,7 +48,7 @@ pub enum Request {
     /// Unblock a prefix.
     BlockDel {
         /// The prefix.
-        cidr: Cidr,
+        cidr: Prefix,
     },
     /// All blocked prefixes.
     BlockList,
@@ -81,7 +81,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// The prefix.
-    pub cidr: Cidr,
+    pub cidr: Prefix,
     /// Seconds until it expires; `None` for ever.
     pub expires_in_s: Option<u64>,
     /// Why.
@@ -117,8 +117,9 @@ impl Reply {
     /// The reply as one line, newline included.
     #[must_use]
     pub fn to_line(self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(&ReplyLine { v: VERSION, reply: self })
-            .unwrap_or_else(|e| format!("{{\"v\":{VERSION},\"error\":\"{e}\"}}").into_bytes());
+        // Plain data with text for keys: writing it to memory cannot fail.
+        let mut line =
+            serde_json::to_vec(&ReplyLine { v: VERSION, reply: self }).unwrap_or_default();
         line.push(b'\n');
         line
     }

@@ -10,7 +10,9 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,10 +25,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
-use super::cidr::Cidr;
-use super::protocol::{
-    Blocked, FailureCode, REQUEST_BYTES_MAX, Reply, Request, parse_request,
-};
+use crate::nic::blocklist::Prefix;
+use super::protocol::{Blocked, FailureCode, REQUEST_BYTES_MAX, Reply, Request, parse_request};
 use super::status::Status;
 use veltrix_abi::maps::BLOCK_REASON_BYTES_MAX;
 
@@ -53,14 +53,14 @@ pub trait Handler {
     /// # Errors
     ///
     /// Why not: the blocklist is off or full, the provider has none.
-    fn block_add(&self, cidr: Cidr, ttl: Option<Duration>, reason: &str) -> Result<String, String>;
+    fn block_add(&self, cidr: Prefix, ttl: Option<Duration>, reason: &str) -> Result<String, String>;
 
     /// Unblocks a prefix; gives a sentence for the operator.
     ///
     /// # Errors
     ///
     /// Why not: it is not blocked, or as [`Self::block_add`].
-    fn block_del(&self, cidr: Cidr) -> Result<String, String>;
+    fn block_del(&self, cidr: Prefix) -> Result<String, String>;
 
     /// All blocked prefixes that have not expired.
     ///
@@ -139,8 +139,8 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id);
+        let ours =
+            fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id);
         if ours {
             // Nobody is left to tell; the next start removes a stale file.
             let _ = fs::remove_file(&self.path);

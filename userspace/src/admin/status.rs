@@ -153,8 +153,14 @@ pub struct Replies {
 /// Reply fates for the documentation, in the order of [`Replies`].
 pub const REPLY_FATES: [(&str, &str); 4] = [
     ("sent", "Handed to the kernel for sending, as a datagram of its own."),
-    ("coalesced", "Rode in another datagram to the same sender; the datagram itself counts as `sent`."),
-    ("dropped_tx_full", "Dropped, since the transmit ring or the socket's send buffer was full; the sender retries."),
+    (
+        "coalesced",
+        "Rode in another datagram to the same sender; the datagram itself counts as `sent`.",
+    ),
+    (
+        "dropped_tx_full",
+        "Lost, since the transmit ring or the send buffer was full, or the kernel refused the send; the sender retries.",
+    ),
     ("withheld", "Not sent, since it would have been larger than the request: no amplification."),
 ];
 
@@ -190,12 +196,36 @@ pub struct XdpStatistics {
 /// The six kernel counters for the documentation: name, whether it is a term
 /// of the sums, meaning.
 pub const XDP_STATISTICS: [(&str, bool, &str); 6] = [
-    ("rx_dropped", true, "Redirected to the socket and dropped before its ring: no free frame (copy mode), or larger than a frame."),
-    ("rx_invalid_descs", false, "Descriptors in the FILL ring that the kernel refused: a bug in Veltrix."),
-    ("tx_invalid_descs", false, "Descriptors in the TX ring that the kernel refused: a bug in Veltrix."),
-    ("rx_ring_full", true, "Redirected to the socket and dropped, since its RX ring was full: the lane is too slow or stalled."),
-    ("rx_fill_ring_empty_descs", false, "Times the kernel found the FILL ring empty. In copy mode each such frame is already in `rx_dropped`; with zero-copy the driver drops it before the program sees it."),
-    ("tx_ring_empty_descs", false, "Times the kernel found the TX ring empty: nothing to send, not a fault."),
+    (
+        "rx_dropped",
+        true,
+        "Redirected to the socket and dropped before its ring: no free frame (copy mode), or larger than a frame.",
+    ),
+    (
+        "rx_invalid_descs",
+        false,
+        "Descriptors in the FILL ring that the kernel refused: a bug in Veltrix.",
+    ),
+    (
+        "tx_invalid_descs",
+        false,
+        "Descriptors in the TX ring that the kernel refused: a bug in Veltrix.",
+    ),
+    (
+        "rx_ring_full",
+        true,
+        "Redirected to the socket and dropped, since its RX ring was full: the lane is too slow or stalled.",
+    ),
+    (
+        "rx_fill_ring_empty_descs",
+        false,
+        "Times the kernel found the FILL ring empty. In copy mode each such frame is already in `rx_dropped`; with zero-copy the driver drops it before the program sees it.",
+    ),
+    (
+        "tx_ring_empty_descs",
+        false,
+        "Times the kernel found the TX ring empty: nothing to send, not a fault.",
+    ),
 ];
 
 /// Entries in the four rings of an AF_XDP socket.

@@ -14,15 +14,12 @@ pub trait Port {
     /// A datagram whose UDP payload passed [`veltrix_abi::frame::check_payload`].
     type Packet;
 
-    /// Takes up to `max` frames; appends those that are datagrams for us to
-    /// `out` and names the exit of each other one to `refused`. Gives the
-    /// frames taken, those refused included.
-    fn receive(
-        &mut self,
-        out: &mut Vec<Self::Packet>,
-        max: usize,
-        refused: &mut dyn FnMut(Exit),
-    ) -> usize;
+    /// Begins a batch of up to `max` frames that have arrived; gives how many.
+    fn receive(&mut self, max: usize) -> usize;
+
+    /// The next frame of the batch: a datagram for us, or the exit that the
+    /// frame left by. `None` after the last.
+    fn take(&mut self) -> Option<Result<Self::Packet, Exit>>;
 
     /// UDP payload of a packet.
     fn payload<'a>(&'a self, packet: &'a Self::Packet) -> &'a [u8];

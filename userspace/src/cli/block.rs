@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::status::Table;
 use super::{CliError, ExitStatus, ServerArgs, json_line, print};
-use crate::admin::cidr::Cidr;
+use crate::nic::blocklist::Prefix;
 use crate::admin::protocol::{Blocked, Reply, Request};
 use crate::admin::server::check_block;
 
@@ -33,7 +33,7 @@ enum BlockCommand {
     Add {
         /// Address or prefix: 203.0.113.7, 203.0.113.0/24, 2001:db8::/32.
         #[arg(value_name = "CIDR")]
-        cidr: Cidr,
+        cidr: Prefix,
         /// How long: 90s, 15m, 2h, 7d, or forever.
         #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
         ttl: Ttl,
@@ -58,7 +58,7 @@ enum BlockCommand {
     Del {
         /// Address or prefix.
         #[arg(value_name = "CIDR")]
-        cidr: Cidr,
+        cidr: Prefix,
         #[command(flatten)]
         server: ServerArgs,
         /// Print JSON.

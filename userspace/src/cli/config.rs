@@ -70,7 +70,9 @@ impl ConfigArgs {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let (status, cure) = match error.kind {
-            ErrorKind::Bad => (ExitStatus::BadConfig, "; `veltrix config reference` explains every key"),
+            ErrorKind::Bad => {
+                (ExitStatus::BadConfig, "; `veltrix config reference` explains every key")
+            }
             ErrorKind::Flags => (ExitStatus::Usage, "; `veltrix run --help` explains every flag"),
             ErrorKind::NotPermitted => (ExitStatus::NotPermitted, ""),
         };

@@ -41,8 +41,7 @@ pub fn run(args: &DocsArgs) -> Result<ExitStatus, CliError> {
 /// `docs/CONFIG.md`.
 #[must_use]
 pub fn config() -> String {
-    let codes: Vec<_> =
-        ExitStatus::ALL.iter().map(|s| (s.code(), s.name(), s.doc())).collect();
+    let codes: Vec<_> = ExitStatus::ALL.iter().map(|s| (s.code(), s.name(), s.doc())).collect();
     show::markdown(&codes)
 }
 
@@ -65,7 +64,7 @@ pub fn metrics() -> String {
     out.push_str(METRICS_SUMS);
     out.push_str("## Outcomes of events\n\nOne for each event of a served datagram; the code is the byte in an ack.\n\n");
     codes(&mut out, Outcome::ALL.iter().map(|o| (o.code(), o.label(), o.doc())));
-    out.push_str("\n## Refusals of datagrams\n\nWhy a whole datagram was refused; the code is the first byte of a `refused` body. The exit of the same\nname counts it.\n\n");
+    out.push_str("\n## Refusals of datagrams\n\nWhy a whole datagram was refused; the code is the first byte of a `refused` body. The exit of that\nname (`_` for `-`) counts it.\n\n");
     codes(&mut out, Refusal::ALL.iter().map(|r| (r.code(), r.label(), r.doc())));
     out.push_str("\n## Fates of replies\n\n`lanes[].replies` of the status. Their sum is the sum of the exits whose action is `reply`.\n\n| name | meaning |\n|---|---|\n");
     for (name, doc) in REPLY_FATES {
@@ -86,14 +85,15 @@ fn codes<'a>(out: &mut String, rows: impl Iterator<Item = (u8, &'a str, &'a str)
     }
 }
 
-/// Who counts an exit. Lanes count the checks of a payload too, for datagrams
-/// that came by a kernel socket and so never met the program.
+/// Who counts an exit. Lanes count the checks of `frame::check_payload` too,
+/// for datagrams that came by a kernel socket and so never met the program.
 fn counted_by(exit: Exit) -> &'static str {
-    use veltrix_abi::Action;
-    match (exit.is_xdp(), exit.action()) {
-        (true, Action::Drop) => "program; lane on a socket",
-        (true, _) => "program",
-        (false, _) => "lane",
+    match exit {
+        Exit::DropEmpty | Exit::DropHeaderShort | Exit::DropTooLarge | Exit::DropMagic => {
+            "program; lane on a socket"
+        }
+        exit if exit.is_xdp() => "program",
+        _ => "lane",
     }
 }
 

@@ -40,11 +40,11 @@ macro_rules! exit_statuses {
 exit_statuses! {
     Ok = 0, "ok", "The command did what it was asked to do.";
     Error = 1, "error", "It failed in a way that no other code names; the message says how.";
-    Usage = 2, "usage", "The command line is wrong: an unknown flag, a missing argument, a value that does not parse.";
+    Usage = 2, "usage", "The command line is wrong: an unknown flag, a missing argument, a value that is not accepted.";
     HostNotReady = 3, "host-not-ready", "The host lacks something: an interface, queues, a kernel feature, or a running `veltrix run` to talk to.";
     Unhealthy = 10, "unhealthy", "It runs, but an alarm is raised, the accounting does not close, or an expected answer stayed out.";
     NotPermitted = 77, "not-permitted", "A capability, file permission or security module stands in the way; the message says which.";
-    BadConfig = 78, "bad-config", "A configuration file, environment variable or flag holds a key or value that is not accepted.";
+    BadConfig = 78, "bad-config", "A configuration file or environment variable holds a key or value that is not accepted, or settings contradict each other.";
 }
 
 impl ExitStatus {
@@ -59,7 +59,12 @@ impl ExitStatus {
     pub fn help_table() -> String {
         let mut out = String::from("Exit codes:\n");
         for status in Self::ALL {
-            out.push_str(&format!("  {:>2}  {:<15} {}\n", status.code(), status.name(), status.doc()));
+            out.push_str(&format!(
+                "  {:>2}  {:<15} {}\n",
+                status.code(),
+                status.name(),
+                status.doc()
+            ));
         }
         out
     }

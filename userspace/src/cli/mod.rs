@@ -106,12 +106,19 @@ pub fn main() -> ExitCode {
 ///
 /// The output cannot be written; a pipe that its reader closed is no error.
 pub fn print(text: &str) -> Result<(), CliError> {
+    print_while_read(text).map(|_| ())
+}
+
+/// As [`print`]; false when nobody reads any more.
+fn print_while_read(text: &str) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::new(ExitStatus::Error, format!("standard output cannot be written: {e}")))
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => {
+            let text = format!("standard output cannot be written: {e}");
+            Err(CliError::new(ExitStatus::Error, text))
         }
-        _ => Ok(()),
     }
 }
 

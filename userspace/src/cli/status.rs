@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use veltrix_abi::{Action, Exit};
 
-use super::{CliError, ExitStatus, ServerArgs, json_line, print};
+use super::{CliError, ExitStatus, ServerArgs, json_line, print_while_read};
 use crate::admin::accounting::{by_action, exit, kernel_drops};
 use crate::admin::protocol::{Reply, Request};
 use crate::admin::status::{LaneStatus, Provider, QueueStatus, Status};
@@ -44,6 +44,9 @@ pub struct StatusArgs {
 /// all counters.
 const WATCH_MIN: Duration = Duration::from_millis(100);
 
+/// Moves to the corner of a terminal and clears it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
 fn parse_watch(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time >= WATCH_MIN => Ok(time),
@@ -68,15 +71,15 @@ pub fn run(args: &StatusArgs) -> Result<ExitStatus, CliError> {
             }
         };
         let now = Instant::now();
-        if args.json {
-            print(&json_line(&status)?)?;
+        let text = if args.json {
+            json_line(&status)?
         } else {
-            let clear = args.watch.is_some() && stdout().is_terminal();
             let since = before.as_ref().map(|(status, at)| (status, now - *at));
-            let text = render(&status, since);
-            print(&if clear { format!("\x1b[H\x1b[2J{text}") } else { text })?;
-        }
-        let Some(pause) = args.watch else {
+            let clear = if args.watch.is_some() && stdout().is_terminal() { CLEAR } else { "" };
+            format!("{clear}{}", render(&status, since))
+        };
+        let is_read = print_while_read(&text)?;
+        let Some(pause) = args.watch.filter(|_| is_read) else {
             let healthy = status.is_healthy();
             return Ok(if healthy { ExitStatus::Ok } else { ExitStatus::Unhealthy });
         };
@@ -151,7 +154,10 @@ fn head(out: &mut String, status: &Status) {
     let _ = writeln!(
         out,
         "serving   UDP port {}, sockets on {}, payload up to {} B, {} partitions",
-        status.port, status.listen, status.payload_bytes_max, status.partitions
+        status.port,
+        status.listen,
+        show_count(status.payload_bytes_max.into()),
+        status.partitions
     );
 }
 
@@ -170,8 +176,21 @@ fn rate(now: u64, before: Option<u64>, since: Option<Duration>) -> String {
 fn queues(out: &mut String, status: &Status, before: Option<(&Status, Duration)>) {
     let mut table = Table::new(
         &[
-            "queue", "lane", "core", "mode", "zero-copy", "wait", "frames", "frames/s", "to lane",
-            "passed", "dropped", "fallback", "ring full", "rx dropped", "waiting",
+            "queue",
+            "lane",
+            "core",
+            "mode",
+            "zero-copy",
+            "wait",
+            "frames",
+            "frames/s",
+            "to lane",
+            "passed",
+            "dropped",
+            "fallback",
+            "ring full",
+            "rx dropped",
+            "waiting",
         ],
         &[3, 4, 5],
     );
@@ -221,7 +240,8 @@ fn queues(out: &mut String, status: &Status, before: Option<(&Status, Duration)>
     }
     let observed: u64 = status.xdp_queues.iter().map(|queue| queue.rate_observed).sum();
     if observed > 0 {
-        let _ = writeln!(out, "rate limit (observing): would have dropped {}", show_count(observed));
+        let _ =
+            writeln!(out, "rate limit (observing): would have dropped {}", show_count(observed));
     }
 }
 
@@ -253,8 +273,17 @@ fn sockets(out: &mut String, status: &Status, before: Option<(&Status, Duration)
 fn work(out: &mut String, status: &Status) {
     let mut table = Table::new(
         &[
-            "lane", "frames", "events", "replies", "shared", "lost", "withheld", "syscalls/1k",
-            "sleeps", "memory", "pages",
+            "lane",
+            "frames",
+            "events",
+            "replies",
+            "shared",
+            "lost",
+            "withheld",
+            "syscalls/1k",
+            "sleeps",
+            "memory",
+            "pages",
         ],
         &[0, 10],
     );

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use veltrix_abi::limits;
 
-use super::value::{
-    Cores, HUGE_PAGES, LaneCount, RATE_LIMIT_MODES, RateLimitMode, Raw, Refusal, Rule, Setting,
-    Step, TimeUnit, WAIT_MODES, WaitMode, XDP_MODES, XdpMode, ZERO_COPIES, ZeroCopy,
+use super::value::{Cores, LaneCount, Raw, Refusal, Rule, Setting, Step, TimeUnit};
+use super::words::{
+    HUGE_PAGES, RATE_LIMIT_MODES, RateLimitMode, WAIT_MODES, WaitMode, XDP_MODES, XdpMode,
+    ZERO_COPIES, ZeroCopy,
 };
 use crate::base::mem::HugePages;
 

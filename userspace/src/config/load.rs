@@ -13,7 +13,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Config, KEYS, Key, Preset, SECTIONS};
 use super::paths::FILES;
-use super::value::{Cores, LaneCount, Raw, WaitMode, XdpMode, ZeroCopy, nearest};
+use super::value::{Cores, LaneCount, Raw, nearest};
+use super::words::{WaitMode, XdpMode, ZeroCopy};
 
 /// Largest configuration file, bytes: far above any sensible one, so that a
 /// wrong path is not read into memory whole.
@@ -190,8 +191,7 @@ pub fn resolve(inputs: &Inputs) -> Result<Resolved, ConfigError> {
     }
     let Loader { config, sources, .. } = loader;
     let mut resolved = Resolved { config, file, sources, remarks: Vec::new() };
-    agree(&mut resolved)
-        .map_err(|problems| ConfigError { kind: ErrorKind::Bad, problems })?;
+    agree(&mut resolved).map_err(|problems| ConfigError { kind: ErrorKind::Bad, problems })?;
     resolved.remarks = remarks(&resolved);
     Ok(resolved)
 }
@@ -247,7 +247,8 @@ impl Loader {
             Ok(()) => self.sources[at] = source,
             Err(why) => {
                 let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-                let text = format!("{}: found {raw}, wanted {}{why}", key.path(), key.rule.wanted());
+                let text =
+                    format!("{}: found {raw}, wanted {}{why}", key.path(), key.rule.wanted());
                 self.problem(&source, text);
             }
         }
@@ -486,7 +487,9 @@ fn remarks(resolved: &Resolved) -> Vec<String> {
         for path in ["xdp.busy_poll", "xdp.busy_poll_budget"] {
             if resolved.is_set(path) && config.server.nic.is_some() {
                 let source = resolved.source(path);
-                remarks.push(format!("{path} ({source}) has no effect unless xdp.wait is \"prefer-busy\""));
+                remarks.push(format!(
+                    "{path} ({source}) has no effect unless xdp.wait is \"prefer-busy\""
+                ));
             }
         }
     }

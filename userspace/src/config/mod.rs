@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * [`keys`]: the table and the struct [`Config`] made from it.
-//! * [`value`]: types of values, with their units.
+//! * [`value`]: types of values, with their units; [`words`]: those that are words.
 //! * [`load`]: reads the sources, reports every problem at once.
 //! * [`show`]: `config show`, `config reference`, `docs/CONFIG.md`.
 //!
@@ -20,8 +20,10 @@ pub mod load;
 mod paths;
 pub mod show;
 pub mod value;
+pub mod words;
 
 pub use keys::{Blocklist, Config, KEYS, Lanes, RateLimit, Server, Udp, Xdp};
 pub(crate) use paths::effective_uid;
 pub use load::{ConfigError, FileTaken, Inputs, Resolved, Source, resolve};
-pub use value::{Cores, LaneCount, RateLimitMode, WaitMode, XdpMode, ZeroCopy};
+pub use value::{Cores, LaneCount};
+pub use words::{RateLimitMode, WaitMode, XdpMode, ZeroCopy};

@@ -137,7 +137,8 @@ pub fn markdown(exit_codes: &[(u8, &str, &str)]) -> String {
         let _ = writeln!(out, "\n## [{section}]\n\n{}\n", doc.trim());
         out.push_str("| key | what it is | accepted | default | flag |\n|---|---|---|---|---|\n");
         for key in KEYS.iter().filter(|key| key.section == *section) {
-            let flag = if key.flag.is_empty() { String::new() } else { format!("`--{}`", key.flag) };
+            let flag =
+                if key.flag.is_empty() { String::new() } else { format!("`--{}`", key.flag) };
             let _ = writeln!(
                 out,
                 "| `{}` | {} {} | {} | {} | {flag} |",

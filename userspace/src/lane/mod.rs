@@ -84,9 +84,9 @@ pub struct Lane<P: Port> {
     counters: Arc<LaneCounters>,
     facts: ServerFacts,
     admission: Admission,
-    packets: Vec<P::Packet>,
     batch: usize,
     open_acks: OpenAcks<P::Packet>,
+    outcomes: Outcomes,
 }
 
 /// What to do with a packet after it was looked at.
@@ -95,11 +95,11 @@ enum Verdict {
     Done,
     /// Send the first bytes of its buffer.
     Reply(usize),
-    /// Answer these events.
-    Ack { header: Header, outcomes: Outcomes },
+    /// Answer the events whose outcomes stand in the lane.
+    Ack(Header),
 }
 
-/// Outcome bytes of one datagram.
+/// Outcome bytes of the datagram at hand.
 struct Outcomes {
     bytes: [u8; EVENTS_LIMIT],
     count: u16,
@@ -124,9 +124,9 @@ impl<P: Port> Lane<P> {
             counters,
             facts,
             admission,
-            packets: Vec::with_capacity(batch),
             batch,
             open_acks: OpenAcks::new(usize::from(facts.payload_bytes_max)),
+            outcomes: Outcomes { bytes: [0; EVENTS_LIMIT], count: 0 },
         }
     }
 
@@ -158,20 +158,19 @@ impl<P: Port> Lane<P> {
     /// Takes and serves one batch; gives the frames taken.
     #[inline]
     pub fn turn(&mut self) -> usize {
-        let counters = &*self.counters;
-        let mut packets = std::mem::take(&mut self.packets);
-        let taken =
-            self.port.receive(&mut packets, self.batch, &mut |exit| counters.exit(exit));
+        let taken = self.port.receive(self.batch);
         if taken > 0 {
             let overloaded = self.admission.is_overloaded(taken, self.port.waiting());
             self.counters.turns.add(1);
             self.counters.frames.add(taken as u64);
-            for packet in packets.drain(..) {
-                self.serve(packet, overloaded);
+            while let Some(frame) = self.port.take() {
+                match frame {
+                    Ok(packet) => self.serve(packet, overloaded),
+                    Err(exit) => self.counters.exit(exit),
+                }
             }
             self.open_acks.close_all(&mut self.port);
         }
-        self.packets = packets;
         self.port.flush();
         taken
     }
@@ -181,8 +180,8 @@ impl<P: Port> Lane<P> {
         let payload = self.port.payload(&packet);
         let request_bytes = payload.len();
         self.counters.payload_bytes.add(request_bytes as u64);
-        let decoded = wire::decode(payload, crc32c::crc32c)
-            .map(|(header, request)| (header, Wanted::of(&request)));
+        let decoded = wire::decode(payload, crc_fast::crc32_iscsi)
+            .map(|(header, request)| (header, Wanted::of(&request, &mut self.outcomes)));
         let verdict = match decoded {
             Ok((header, wanted)) => {
                 self.answer(&mut packet, header, request_bytes, overloaded, wanted)
@@ -192,8 +191,8 @@ impl<P: Port> Lane<P> {
         match verdict {
             Verdict::Done => self.port.recycle(packet),
             Verdict::Reply(bytes) => self.port.send(packet, bytes),
-            Verdict::Ack { header, outcomes } => {
-                let outcomes = &outcomes.bytes[..usize::from(outcomes.count)];
+            Verdict::Ack(header) => {
+                let outcomes = &self.outcomes.bytes[..usize::from(self.outcomes.count)];
                 self.open_acks.add(&mut self.port, &self.counters, packet, &header, outcomes);
             }
         }
@@ -209,22 +208,21 @@ impl<P: Port> Lane<P> {
         wanted: Wanted,
     ) -> Verdict {
         match wanted {
-            Wanted::Ack(outcomes) if !overloaded => {
+            Wanted::Ack { malformed } if !overloaded => {
+                let events = u64::from(self.outcomes.count);
                 self.counters.exit(Exit::Accepted);
-                self.counters.events.add(u64::from(outcomes.count));
-                let malformed = Outcome::Malformed.code();
-                let all = &outcomes.bytes[..usize::from(outcomes.count)];
-                let bad = all.iter().filter(|o| **o == malformed).count() as u64;
-                self.counters.outcome(Outcome::Accepted, all.len() as u64 - bad);
-                if bad > 0 {
-                    self.counters.outcome(Outcome::Malformed, bad);
+                self.counters.events.add(events);
+                self.counters.outcome(Outcome::Accepted, events - malformed);
+                if malformed > 0 {
+                    self.counters.outcome(Outcome::Malformed, malformed);
                 }
-                Verdict::Ack { header, outcomes }
+                Verdict::Ack(header)
             }
-            Wanted::Ack(outcomes) => {
+            Wanted::Ack { .. } => {
+                let events = u64::from(self.outcomes.count);
                 self.counters.exit(Exit::Shed);
-                self.counters.events.add(u64::from(outcomes.count));
-                self.counters.outcome(Outcome::Overloaded, u64::from(outcomes.count));
+                self.counters.events.add(events);
+                self.counters.outcome(Outcome::Overloaded, events);
                 let retry_after_us = self.admission.retry_after_us();
                 self.reply(packet, request_bytes, &header, Kind::Busy, |body: &mut [u8; 8]| {
                     *body = [0; 8];
@@ -298,7 +296,7 @@ impl<P: Port> Lane<P> {
         if let Some(body) = out[HEADER_BYTES..].first_chunk_mut::<N>() {
             write_body(body);
         }
-        wire::finish(out, crc32c::crc32c);
+        wire::finish(out, crc_fast::crc32_iscsi);
         Verdict::Reply(bytes)
     }
 }
@@ -315,7 +313,7 @@ fn echo(request: &Header, kind: Kind) -> Header {
 
 /// What a request asks for, detached from its bytes, which the reply overwrites.
 enum Wanted {
-    Ack(Outcomes),
+    Ack { malformed: u64 },
     Pong { client_sent_ns: u64 },
     Welcome,
     Refusal(Exit),
@@ -323,19 +321,21 @@ enum Wanted {
 
 impl Wanted {
     #[inline(always)]
-    fn of(request: &Request<'_>) -> Self {
+    fn of(request: &Request<'_>, outcomes: &mut Outcomes) -> Self {
         match *request {
             Request::Events(Mode::None, events) => {
-                let mut outcomes = Outcomes { bytes: [0; EVENTS_LIMIT], count: 0 };
+                outcomes.count = events.len() as u16;
+                let mut malformed = 0;
                 for (outcome, event) in outcomes.bytes.iter_mut().zip(events) {
-                    *outcome = if event.is_well_formed() {
+                    let is_well_formed = event.is_well_formed();
+                    malformed += u64::from(!is_well_formed);
+                    *outcome = if is_well_formed {
                         Outcome::Accepted.code()
                     } else {
                         Outcome::Malformed.code()
                     };
-                    outcomes.count += 1;
                 }
-                Self::Ack(outcomes)
+                Self::Ack { malformed }
             }
             Request::Events(Mode::Durable, _) => Self::Refusal(Exit::DurableUnavailable),
             Request::Ping(client_sent_ns) => Self::Pong { client_sent_ns },
@@ -354,3 +354,5 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod xsk_tests;

@@ -89,7 +89,7 @@ impl<T> OpenAcks<T> {
         if let Some(mut ack) = self.slots[index].take() {
             let out = &mut port.buffer(&mut ack.packet)[..ack.bytes];
             ack.header.write(out);
-            wire::finish(out, crc32c::crc32c);
+            wire::finish(out, crc_fast::crc32_iscsi);
             port.send(ack.packet, ack.bytes);
         }
     }
@@ -97,6 +97,5 @@ impl<T> OpenAcks<T> {
 
 #[inline]
 fn write_entry(out: &mut [u8], request: &Header, outcomes: &[u8]) {
-    AckEntry::write(out, request.sequence, 0, Mode::None, outcomes.len() as u16, 0)
-        .copy_from_slice(outcomes);
+    AckEntry::write(out, request.sequence, 0, Mode::None, outcomes, 0);
 }

@@ -15,13 +15,15 @@ use std::ops::Bound;
 use std::str::FromStr;
 
 use thiserror::Error;
+use serde::{Deserialize, Serialize};
 use veltrix_abi::maps::{BLOCK_REASON_BYTES_MAX, Block};
 
 /// An address prefix without host bits.
 ///
 /// Ordered by family, address and length, so that the prefixes inside one
 /// follow it directly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: IpAddr,
     bits: u8,
@@ -39,12 +41,18 @@ pub enum PrefixError {
         text: String,
     },
     /// No usable length after the slash.
-    #[error("`{text}`: the length after the slash must be a number from 0 to {bits_max}")]
+    #[error("`{text}`: the length after the slash must be a number from 1 to {bits_max}")]
     Length {
         /// What was given.
         text: String,
         /// Bits of the address.
         bits_max: u8,
+    },
+    /// The empty prefix.
+    #[error("`{text}` holds every sender; to serve nobody, stop the server instead")]
+    Everybody {
+        /// What was given.
+        text: String,
     },
     /// Bits are set behind the prefix.
     #[error("`{text}` has bits set behind its first {bits}; did you mean `{right}`?")]
@@ -140,6 +148,9 @@ impl FromStr for Prefix {
                     bits_max,
                 })?,
         };
+        if bits == 0 {
+            return Err(PrefixError::Everybody { text: text.to_owned() });
+        }
         let wrong_length = || PrefixError::Length {
             text: text.to_owned(),
             bits_max,
@@ -163,6 +174,20 @@ impl FromStr for Prefix {
             });
         }
         Ok(right)
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = PrefixError;
+
+    fn try_from(text: String) -> Result<Self, PrefixError> {
+        text.parse()
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }
 
@@ -416,10 +441,8 @@ mod tests {
         for (text, shown) in [
             ("192.0.2.7", "192.0.2.7/32"),
             ("192.0.2.0/24", "192.0.2.0/24"),
-            ("0.0.0.0/0", "0.0.0.0/0"),
             ("2001:db8::/32", "2001:db8::/32"),
             ("2001:db8::1", "2001:db8::1/128"),
-            ("::/0", "::/0"),
         ] {
             assert_eq!(prefix(text).to_string(), shown);
         }
@@ -430,10 +453,12 @@ mod tests {
         assert!(error("192.0.2.7/24").ends_with("did you mean `192.0.2.0/24`?"));
         assert!(error("2001:db8::1/32").ends_with("did you mean `2001:db8::/32`?"));
         assert!(error("::ffff:192.0.2.7").ends_with("packets carry it as `192.0.2.7/32`"));
-        assert!(error("192.0.2.0/33").contains("from 0 to 32"));
-        assert!(error("2001:db8::/129").contains("from 0 to 128"));
-        assert!(error("192.0.2.0/").contains("from 0 to 32"));
-        assert!(error("192.0.2.0/+8").contains("from 0 to 32"));
+        assert!(error("192.0.2.0/33").contains("from 1 to 32"));
+        assert!(error("2001:db8::/129").contains("from 1 to 128"));
+        assert!(error("192.0.2.0/").contains("from 1 to 32"));
+        assert!(error("192.0.2.0/+8").contains("from 1 to 32"));
+        assert!(error("0.0.0.0/0").contains("every sender"));
+        assert!(error("::/0").contains("every sender"));
         assert!(error("hello").contains("is not an address"));
         assert!(error("192.0.2").contains("is not an address"));
     }

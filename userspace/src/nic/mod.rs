@@ -13,6 +13,8 @@
 
 pub mod attached;
 pub mod blocklist;
+#[cfg(feature = "debug-log")]
+pub mod debug_log;
 pub mod diagnosis;
 pub mod facts;
 pub mod program;

@@ -9,25 +9,33 @@
 //! Owns program, maps and link. The link goes first, so that no frame meets a
 //! map that is going away; dropping a [`KernelHalf`] does the same.
 
+mod errors;
+mod proof;
+mod settings;
+
 use std::error::Error;
-use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpLinkId;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use thiserror::Error;
 use veltrix_abi::exits::XDP_SLOTS;
 use veltrix_abi::limits;
 use veltrix_abi::maps::{self, BLOCK_REASON_BYTES_MAX, Block, features};
 
+pub use errors::{AttachError, BlockError, LoadError, MapAccessError};
+use errors::{errno_of, refused_attach, refused_load};
+use proof::prove;
+pub use settings::{Mode, QUEUES_MAX, RATE_BURST_MAX, Rate, Settings};
+
 use super::attached::{Attached, AttachedMode};
-use super::blocklist::{AddError, Blocked, Blocklist, Change, ExpiresNs, Prefix};
-use super::diagnosis::{self, Privileges, Scene, Step};
+use super::blocklist::{Blocked, Blocklist, Change, ExpiresNs, Prefix};
 use super::facts::NicFacts;
 
 /// The kernel half embedded in this binary; `None` when it was built without.
@@ -37,237 +45,6 @@ pub fn object() -> Option<&'static [u8]> {
     return Some(aya::include_bytes_aligned!(env!("VELTRIX_EBPF_OBJECT")));
     #[cfg(not(ebpf_object))]
     None
-}
-
-/// Largest burst: a bucket counts 1/1024 of a datagram in 32 bits.
-pub const RATE_BURST_MAX: u32 = u32::MAX / 1_024;
-
-/// Most queues: far above any NIC, and rows of 256 bytes on each CPU stay small.
-pub const QUEUES_MAX: u32 = 4_096;
-
-/// What to do with sources that send too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rate {
-    /// No buckets are kept.
-    Off,
-    /// Count what would be dropped, and drop nothing.
-    Observe {
-        /// Datagrams a second and source.
-        per_s: u32,
-        /// Datagrams at once.
-        burst: u32,
-    },
-    /// Drop.
-    Enforce {
-        /// Datagrams a second and source.
-        per_s: u32,
-        /// Datagrams at once.
-        burst: u32,
-    },
-}
-
-/// What the program is loaded with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// UDP destination port.
-    pub port: u16,
-    /// Largest UDP payload accepted, bytes.
-    pub payload_bytes_max: usize,
-    /// Queues of the interface.
-    pub queues: u32,
-    /// Blocked prefixes of each address family.
-    pub block_entries_max: u32,
-    /// Whether sources are looked up in the blocklist.
-    pub blocklist: bool,
-    /// The limit on sources.
-    pub rate: Rate,
-}
-
-impl Settings {
-    /// The first value that the program could not work with.
-    fn check(&self) -> Result<(), LoadError> {
-        let refuse = |key: &'static str, seen: u64, least: u64, most: u64| {
-            Err(LoadError::Setting {
-                key,
-                seen,
-                least,
-                most,
-            })
-        };
-        if self.port == 0 {
-            return refuse("port", 0, 1, u16::MAX.into());
-        }
-        let payload_range = limits::HEADER_BYTES..=limits::PAYLOAD_BYTES_LIMIT;
-        if !payload_range.contains(&self.payload_bytes_max) {
-            let (least, most) = (*payload_range.start() as u64, *payload_range.end() as u64);
-            return refuse(
-                "payload_bytes_max",
-                self.payload_bytes_max as u64,
-                least,
-                most,
-            );
-        }
-        if !(1..=QUEUES_MAX).contains(&self.queues) {
-            return refuse("queues", self.queues.into(), 1, QUEUES_MAX.into());
-        }
-        if self.blocklist && self.block_entries_max == 0 {
-            return refuse("block_entries_max", 0, 1, u32::MAX.into());
-        }
-        let (Rate::Observe { per_s, burst } | Rate::Enforce { per_s, burst }) = self.rate else {
-            return Ok(());
-        };
-        if per_s == 0 {
-            return refuse("rate per second", 0, 1, u32::MAX.into());
-        }
-        if !(1..=RATE_BURST_MAX).contains(&burst) {
-            return refuse("rate burst", burst.into(), 1, RATE_BURST_MAX.into());
-        }
-        Ok(())
-    }
-
-    /// Bits of [`features`], rate a second, burst.
-    const fn switches(&self) -> (u32, u32, u32) {
-        let blocklist = if self.blocklist {
-            features::BLOCKLIST
-        } else {
-            0
-        };
-        match self.rate {
-            Rate::Off => (blocklist, 1, 1),
-            Rate::Observe { per_s, burst } => (
-                blocklist | features::RATE_LIMIT | features::RATE_OBSERVE,
-                per_s,
-                burst,
-            ),
-            Rate::Enforce { per_s, burst } => (blocklist | features::RATE_LIMIT, per_s, burst),
-        }
-    }
-}
-
-/// Why the kernel half could not be loaded.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// A setting outside its range.
-    #[error("{key} is {seen}; wanted {least} to {most}")]
-    Setting {
-        /// The setting.
-        key: &'static str,
-        /// Its value.
-        seen: u64,
-        /// Least value.
-        least: u64,
-        /// Largest value.
-        most: u64,
-    },
-    /// The object is not a Veltrix kernel half of this version.
-    #[error(
-        "the eBPF object is not of this build: {what}; build it again with `cargo xtask build-ebpf`"
-    )]
-    Object {
-        /// What is missing or wrong.
-        what: String,
-    },
-    /// The kernel refused it.
-    #[error("{message}")]
-    Refused {
-        /// The whole diagnosis.
-        message: String,
-        /// What the kernel answered.
-        errno: i32,
-    },
-}
-
-impl LoadError {
-    /// What the kernel answered, if it was asked.
-    #[must_use]
-    pub const fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Refused { errno, .. } => Some(*errno),
-            Self::Setting { .. } | Self::Object { .. } => None,
-        }
-    }
-}
-
-/// Why the program could not be attached or detached.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// The kernel refused.
-    #[error("{message}")]
-    Refused {
-        /// The whole diagnosis.
-        message: String,
-        /// What the kernel answered.
-        errno: i32,
-    },
-    /// The program is attached already.
-    #[error("the XDP program is attached to `{interface}` already; detach it first")]
-    Already {
-        /// The interface.
-        interface: String,
-    },
-    /// The kernel took the program in a way that does not clean up after a
-    /// crash, or in another mode; it was detached again.
-    #[error(
-        "attaching the XDP program to `{interface}` (driver {driver}, mode {wanted}) ended {found}, which Veltrix does \
-         not accept, so it was detached again; wanted a bpf link in mode {wanted}: {cure}"
-    )]
-    Unproven {
-        /// The interface.
-        interface: String,
-        /// Its driver.
-        driver: String,
-        /// Mode asked for.
-        wanted: &'static str,
-        /// What was found.
-        found: String,
-        /// What may help.
-        cure: String,
-    },
-    /// What is attached could not be read back; it was detached again.
-    #[error(
-        "reading back what is attached to `{interface}` failed, so it was detached again: {source}"
-    )]
-    ReadBack {
-        /// The interface.
-        interface: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl AttachError {
-    /// What the kernel answered, if it refused.
-    #[must_use]
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Refused { errno, .. } => Some(*errno),
-            Self::ReadBack { source, .. } => source.raw_os_error(),
-            Self::Already { .. } | Self::Unproven { .. } => None,
-        }
-    }
-}
-
-/// A map of the kernel half could not be read or written.
-#[derive(Debug, Error)]
-#[error("map {map} of the kernel half: {action} failed: {source}")]
-pub struct MapAccessError {
-    map: &'static str,
-    action: String,
-    source: MapError,
-}
-
-/// Why a prefix was not blocked.
-#[derive(Debug, Error)]
-pub enum BlockError {
-    /// The program was loaded without the blocklist.
-    #[error("the blocklist is off; switch it on in the configuration and restart")]
-    Off,
-    /// The entry is not acceptable.
-    #[error(transparent)]
-    Entry(#[from] AddError),
-    /// The kernel refused the write.
-    #[error(transparent)]
-    Map(#[from] MapAccessError),
 }
 
 /// What is known of the loaded program.
@@ -402,10 +179,12 @@ impl KernelHalf {
     }
 
     /// Takes the program off its interface; nothing to do when there is none.
+    /// Returns when the kernel says it is off: whoever lists links at that moment keeps one
+    /// alive a little longer.
     ///
     /// # Errors
     ///
-    /// [`AttachError::Refused`].
+    /// [`AttachError::Refused`], with `EBUSY` when it is still on after a second.
     pub fn detach(&mut self) -> Result<(), AttachError> {
         let Some(link) = self.link.take() else {
             return Ok(());
@@ -416,7 +195,17 @@ impl KernelHalf {
             errno: errno_of(error).unwrap_or(libc::EIO),
         };
         let xdp = xdp_mut(&mut self.ebpf).map_err(|e| refused(&e))?;
-        xdp.detach(link.id).map_err(|e| refused(&e))
+        let program = xdp.info().map_err(|e| refused(&e))?.id();
+        xdp.detach(link.id).map_err(|e| refused(&e))?;
+        let deadline = Instant::now() + DETACH_WAIT_MAX;
+        // An interface that cannot be asked is gone, or in another namespace.
+        while Attached::read(&interface).is_ok_and(|a| a.programs.contains(&program)) {
+            if Instant::now() >= deadline {
+                return Err(refused(&io::Error::from_raw_os_error(libc::EBUSY)));
+            }
+            thread::sleep(DETACH_POLL);
+        }
+        Ok(())
     }
 
     /// Sends frames of `queue` to `socket` from now on.
@@ -521,6 +310,12 @@ impl KernelHalf {
             })
     }
 
+    /// What a debug object logs, once; `None` for a release object.
+    #[cfg(feature = "debug-log")]
+    pub fn take_debug_log(&mut self) -> Option<super::debug_log::DebugLog> {
+        super::debug_log::DebugLog::of(&mut self.ebpf)
+    }
+
     /// Blocks `prefix` until `expires_ns` of `CLOCK_MONOTONIC`, which stands at
     /// `now_ns`.
     ///
@@ -596,11 +391,11 @@ impl KernelHalf {
         let value = block_bytes(block);
         let bits = u32::from(prefix.bits());
         let (map, done) = match prefix.address() {
-            std::net::IpAddr::V4(a) => (
+            IpAddr::V4(a) => (
                 maps::BLOCK4,
                 self.block4.insert(&Key::new(bits, a.octets()), value, 0),
             ),
-            std::net::IpAddr::V6(a) => (
+            IpAddr::V6(a) => (
                 maps::BLOCK6,
                 self.block6.insert(&Key::new(bits, a.octets()), value, 0),
             ),
@@ -611,11 +406,11 @@ impl KernelHalf {
     fn trie_remove(&mut self, prefix: Prefix) -> Result<(), MapAccessError> {
         let bits = u32::from(prefix.bits());
         let (map, done) = match prefix.address() {
-            std::net::IpAddr::V4(a) => (
+            IpAddr::V4(a) => (
                 maps::BLOCK4,
                 self.block4.remove(&Key::new(bits, a.octets())),
             ),
-            std::net::IpAddr::V6(a) => (
+            IpAddr::V6(a) => (
                 maps::BLOCK6,
                 self.block6.remove(&Key::new(bits, a.octets())),
             ),
@@ -631,40 +426,13 @@ impl Drop for KernelHalf {
     }
 }
 
-/// The XDP modes that can be asked for; none is chosen silently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Driver,
-    /// In the kernel's generic path.
-    Generic,
-}
-
-impl Mode {
-    /// The word in configuration and messages.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        self.attached().name()
-    }
-
-    const fn attached(self) -> AttachedMode {
-        match self {
-            Self::Driver => AttachedMode::Driver,
-            Self::Generic => AttachedMode::Generic,
-        }
-    }
-}
-
-impl From<Mode> for XdpMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Driver => Self::Driver,
-            Mode::Generic => Self::Skb,
-        }
-    }
-}
-
 const INSTRUCTION_BYTES: u32 = 8;
+
+/// Longest wait for a detached program to be off its interface.
+const DETACH_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Pause between two looks; the first one nearly always succeeds.
+const DETACH_POLL: Duration = Duration::from_millis(1);
 
 fn no_program() -> LoadError {
     LoadError::Object {
@@ -707,114 +475,4 @@ fn block_bytes(block: &Block) -> [u8; size_of::<Block>()] {
     out[..8].copy_from_slice(&block.expires_ns.to_ne_bytes());
     out[8..8 + BLOCK_REASON_BYTES_MAX].copy_from_slice(&block.reason);
     out
-}
-
-/// The error number at the root of an aya error, if there is one.
-fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(errno) = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
-            return Some(errno);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn refused_load(error: &(dyn Error + 'static), settings: &Settings) -> LoadError {
-    let Some(errno) = errno_of(error) else {
-        return LoadError::Object {
-            what: error.to_string(),
-        };
-    };
-    let privileges = Privileges::read();
-    let queues = settings.queues;
-    let cure = diagnosis::load(errno, &privileges);
-    let mut message = format!("loading the XDP program for {queues} queues failed: {cure}");
-    if let Some(ProgramError::LoadError { verifier_log, .. }) = error.downcast_ref() {
-        let words = diagnosis::verifier_excerpt(&verifier_log.to_string());
-        if !words.is_empty() {
-            message.push_str("\n  the verifier says:\n  ");
-            message.push_str(&words);
-        }
-    }
-    LoadError::Refused { message, errno }
-}
-
-fn refused_attach(error: &(dyn Error + 'static), nic: &NicFacts, mode: Mode) -> AttachError {
-    let errno = errno_of(error).unwrap_or(libc::EIO);
-    // Only named in the message; without it the message is still right.
-    let programs = Attached::read(&nic.name)
-        .map(|a| a.programs)
-        .unwrap_or_default();
-    let scene = Scene {
-        interface: &nic.name,
-        mode: mode.name(),
-        driver: &nic.driver,
-        rx_queues: nic.queues.rx,
-        tx_queues: nic.queues.tx,
-        programs: &programs,
-        privileges: &Privileges::read(),
-    };
-    AttachError::Refused {
-        message: diagnosis::explain(Step::Attach, errno, &scene),
-        errno,
-    }
-}
-
-/// Proves that `program` is on `nic` by a bpf link and in `mode`.
-fn prove(program: u32, nic: &NicFacts, mode: Mode) -> Result<(), AttachError> {
-    let read_back = |source| AttachError::ReadBack {
-        interface: nic.name.clone(),
-        source,
-    };
-    let unproven = |found: String, cure: &str| AttachError::Unproven {
-        interface: nic.name.clone(),
-        driver: nic.driver.clone(),
-        wanted: mode.name(),
-        found,
-        cure: cure.to_owned(),
-    };
-    if !holds_link(program).map_err(read_back)? {
-        return Err(unproven(
-            "by netlink and without a bpf link".to_owned(),
-            "the kernel refused the link with EINVAL; look for a second program with `ip -d link`, and for an MTU or \
-             offload that the driver refuses with `dmesg | tail`",
-        ));
-    }
-    let attached = Attached::read(&nic.name).map_err(read_back)?;
-    if attached.mode != mode.attached() || !attached.programs.contains(&program) {
-        return Err(unproven(
-            format!(
-                "in mode {} with programs {:?}",
-                attached.mode.name(),
-                attached.programs
-            ),
-            "remove the other program with `ip link set dev IF xdp off`",
-        ));
-    }
-    Ok(())
-}
-
-/// Whether this process holds a bpf link for `program`. Asked of its own
-/// descriptors, since listing all links of a host takes CAP_SYS_ADMIN.
-fn holds_link(program: u32) -> io::Result<bool> {
-    let wanted = program.to_string();
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // A descriptor may be closed by another thread meanwhile.
-        let Ok(text) = fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.map(str::trim)
-        };
-        if field("link_type:") == Some("xdp") && field("prog_id:") == Some(&wanted) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

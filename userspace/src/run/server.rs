@@ -11,7 +11,6 @@ use super::alarms::Alarms;
 use super::lanes::{LaneHandle, Monitor};
 use super::log::Log;
 use super::start::{KernelSide, Running};
-use crate::admin::cidr::Cidr;
 use crate::admin::protocol::Blocked;
 use crate::admin::server::Handler;
 use crate::admin::status::{
@@ -146,6 +145,7 @@ fn counts(all: impl Iterator<Item = (&'static str, u64)>) -> Counts {
 
 fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     let c = &handle.counters;
+    let frames = c.frames.get();
     // The kernel's side first: a frame that leaves its ring now is then seen
     // twice at most, never missed.
     let mut status = LaneStatus {
@@ -178,7 +178,7 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     }
     status.exits = counts(Exit::ALL.iter().map(|e| (e.label(), c.exits(*e))));
     status.outcomes = counts(Outcome::ALL.iter().map(|o| (o.label(), c.outcomes(*o))));
-    status.frames = c.frames.get();
+    status.frames = frames;
     status.payload_bytes = c.payload_bytes.get();
     status.events = c.events.get();
     status.replies = Replies {
@@ -191,6 +191,7 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     status.turns = c.turns.get();
     status.sleeps = c.sleeps.get();
     status.alien_frames = c.alien_frames.get();
+    status.arrived_while_reading = c.frames.get().wrapping_sub(frames);
     status
 }
 
@@ -227,11 +228,10 @@ impl Handler for Server {
 
     fn block_add(
         &self,
-        cidr: Cidr,
+        prefix: Prefix,
         ttl: Option<Duration>,
         reason: &str,
     ) -> Result<String, String> {
-        let prefix = prefix_of(cidr)?;
         let mut running = self.running.borrow_mut();
         let kernel = running.kernel.as_mut().ok_or(NO_BLOCKLIST)?;
         let now_ns = monotonic_ns();
@@ -248,8 +248,7 @@ impl Handler for Server {
         Ok(said)
     }
 
-    fn block_del(&self, cidr: Cidr) -> Result<String, String> {
-        let prefix = prefix_of(cidr)?;
+    fn block_del(&self, prefix: Prefix) -> Result<String, String> {
         let mut running = self.running.borrow_mut();
         let kernel = running.kernel.as_mut().ok_or(NO_BLOCKLIST)?;
         match kernel.half.block_del(prefix) {
@@ -273,18 +272,11 @@ impl Handler for Server {
             .into_iter()
             .filter(|b| b.expires_ns > now_ns)
             .map(|b| Blocked {
-                cidr: cidr_of(b.prefix),
+                cidr: b.prefix,
                 expires_in_s: (b.expires_ns != NEVER)
                     .then(|| (b.expires_ns - now_ns).div_ceil(1_000_000_000)),
                 reason: b.reason,
             })
             .collect())
     }
-}
-
-fn prefix_of(c: Cidr) -> Result<Prefix, String> {
-    Prefix::around(c.address(), c.prefix_bits()).ok_or_else(|| c.address().to_string())
-}
-fn cidr_of(p: Prefix) -> Cidr {
-    Cidr::new(p.address(), p.bits()).unwrap_or_else(|_| unreachable!())
 }

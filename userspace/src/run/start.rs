@@ -22,9 +22,9 @@ use crate::config::{Config, LaneCount, RateLimitMode, WaitMode, XdpMode, ZeroCop
 use crate::lane::ServerFacts;
 use crate::nic::attached::Attached;
 use crate::nic::diagnosis::{self, Privileges, Scene, Step};
-use crate::nic::facts::{NicError, NicFacts};
+use crate::nic::facts::{NicError, NicFacts, QueueCounts};
 use crate::nic::program::{self, AttachError, KernelHalf, LoadError, Mode, Rate, Settings};
-use crate::udp::{Listener, ListenError, UdpMonitor, UdpPort};
+use crate::udp::{bind_to_device, Listener, ListenError, UdpMonitor, UdpPort};
 use crate::xsk::{BindError, Ladder, WaitMode as XskWait, Xsk, XskPort, XskSpec};
 
 /// Bytes the kernel keeps free before a packet in a UMEM frame.
@@ -226,6 +226,10 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
 
     // The fallback first: from the attach on, frames may come to it.
     let (socket, address) = listener(config).open_any(config.server.port)?;
+    bind_to_device(&socket, nic_name).map_err(|e| {
+        let message = format!("binding the fallback socket to `{nic_name}`: {e}");
+        by_errno(e.raw_os_error(), message)
+    })?;
     let spec = lane_spec(config, queues as usize, config.server.port);
     let fallback = start_udp_lane("fallback".into(), socket, config, &spec, None)?;
     let mut running = Running {
@@ -292,6 +296,13 @@ fn check_nic(config: &Config, nic: &NicFacts) -> Result<Vec<String>, CliError> {
             active.sockets,
         )));
     }
+    let legal = nic.legal_queues();
+    if !legal.allows(active.sockets) {
+        return Err(not_ready(format!(
+            "`{name}` has {} queues; with an XDP program its driver {} keeps {} to {} ({}): scripts/nic-queues.sh apply {name} {}",
+            active.sockets, nic.driver, legal.least, legal.most, legal.source, legal.most,
+        )));
+    }
     let mut remarks = Vec::new();
     let wanted = u32::from(config.server.payload_bytes_max) + 48;
     if nic.mtu < wanted {
@@ -308,11 +319,15 @@ fn check_nic(config: &Config, nic: &NicFacts) -> Result<Vec<String>, CliError> {
 fn attach(running: &mut Running) -> Result<(), CliError> {
     let Some(kernel) = &mut running.kernel else { return Ok(()) };
     kernel.half.attach(&kernel.nic, kernel.mode)?;
-    let after = NicFacts::read(&kernel.nic.name)?;
-    if after.queues != kernel.nic.queues {
+    let after = QueueCounts::read(&kernel.nic.name)?;
+    if after != kernel.nic.queues {
         return Err(not_ready(format!(
-            "`{0}` (driver {1}) went from {2} to {3} receive queues when the XDP program was attached; give it the count it can keep: scripts/nic-queues.sh apply {0} {3}",
-            after.name, after.driver, kernel.nic.queues.rx, after.queues.rx,
+            "`{0}` (driver {1}) went from {2} to {3} receive queues when the XDP program was attached; give it a count that it keeps: scripts/nic-queues.sh apply {0} {4}",
+            kernel.nic.name,
+            kernel.nic.driver,
+            kernel.nic.queues.rx,
+            after.rx,
+            kernel.nic.legal_queues().most,
         )));
     }
     Ok(())
@@ -347,7 +362,6 @@ fn start_xsk_lane(
         xsk,
         config.server.port,
         usize::from(config.server.payload_bytes_max),
-        spec.batch,
         Arc::clone(&counters),
     );
     LaneHandle::start(format!("lane-{queue}"), port, spec, facts, counters, monitor)

@@ -33,8 +33,8 @@ pub struct UdpPort {
     free: Vec<u32>,
     /// Replies queued until the flush: slot and bytes.
     queue: Vec<(u32, u32)>,
-    /// Slots of datagrams refused in the receive under way.
-    refused: Vec<u32>,
+    /// The batch under way, last first.
+    received: Vec<(u32, Received)>,
     payload_bytes_max: usize,
     counters: Arc<LaneCounters>,
     /// Whether the last receive left nothing behind.
@@ -58,7 +58,7 @@ impl UdpPort {
             batch_max: batch,
             free: (0..slots as u32).rev().collect(),
             queue: Vec::with_capacity(slots),
-            refused: Vec::with_capacity(batch),
+            received: Vec::with_capacity(batch),
             payload_bytes_max,
             counters,
             drained: false,
@@ -84,39 +84,32 @@ impl UdpPort {
 impl Port for UdpPort {
     type Packet = UdpPacket;
 
-    fn receive(
-        &mut self,
-        out: &mut Vec<UdpPacket>,
-        max: usize,
-        refused: &mut dyn FnMut(Exit),
-    ) -> usize {
+    fn receive(&mut self, max: usize) -> usize {
         let max = max.min(self.batch_max).min(self.free.len());
         let first = self.free.len() - max;
-        let mut received = [Received { bytes: 0, truncated: false }; BATCH_LIMIT];
-        let mut n = 0;
         self.counters.syscalls.add(1);
-        let got = self.batch.receive(self.socket.as_fd(), &self.free[first..], |_, r| {
-            received[n] = r;
-            n += 1;
-        });
+        let received = &mut self.received;
+        let got = self
+            .batch
+            .receive(self.socket.as_fd(), &self.free[first..], |slot, r| received.push((slot, r)));
         // An error here is nothing waiting, or one the kernel reports of an
         // earlier send (ECONNREFUSED): the next call tells.
         let got = got.unwrap_or(0);
         self.drained = got < max;
-        // Slots are taken in order from `first`; those not used stay free.
-        for (i, received) in received[..got].iter().enumerate() {
-            let slot = self.free[first + i];
-            match self.check(slot, *received) {
-                Ok(packet) => out.push(packet),
-                Err(exit) => {
-                    refused(exit);
-                    self.refused.push(slot);
-                }
-            }
-        }
+        // Slots are used in order from `first`; the others stay free.
         self.free.drain(first..first + got);
-        self.free.append(&mut self.refused);
+        // Taken from the end.
+        self.received.reverse();
         got
+    }
+
+    fn take(&mut self) -> Option<Result<UdpPacket, Exit>> {
+        let (slot, received) = self.received.pop()?;
+        let packet = self.check(slot, received);
+        if packet.is_err() {
+            self.free.push(slot);
+        }
+        Some(packet)
     }
 
     #[inline]
@@ -190,6 +183,3 @@ impl Port for UdpPort {
         poll::readable(self.socket.as_fd(), timeout);
     }
 }
-
-/// Most datagrams a receive may take; `lanes.batch_frames` may not exceed it.
-const BATCH_LIMIT: usize = 256;

@@ -33,6 +33,16 @@ pub struct Listener {
     pub send_buffer_bytes: usize,
 }
 
+/// Takes only what comes by this interface: beside XDP its counts must not mix
+/// with other interfaces'.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn bind_to_device(socket: &UdpSocket, interface: &str) -> io::Result<()> {
+    socket2::SockRef::from(socket).bind_device(Some(interface.as_bytes()))
+}
+
 impl Listener {
     /// Opens `count` sockets that share the address. Gives them with the
     /// address they are bound to.

@@ -33,6 +33,8 @@ mod umem;
 
 pub use monitor::{RingDepths, XdpStatistics, XskMonitor};
 pub use port::XskPort;
+#[cfg(test)]
+pub(crate) use port::tests as scripted;
 pub use ring::{Consumer, Producer, RingMemory};
 pub use socket::{BindError, HEADROOM_BYTES, Ladder, WaitMode, Xsk, XskSpec};
 pub use umem::{Frame, Umem};

@@ -19,7 +19,7 @@ impl RawXsk {
     #[must_use]
     pub fn new(xsk: Xsk, counters: Arc<LaneCounters>) -> Self {
         // Port and payload limit are for decoding, which never happens here.
-        Self { port: XskPort::new(xsk, 0, 0, 0, counters) }
+        Self { port: XskPort::new(xsk, 0, 0, counters) }
     }
 
     /// Receives up to `max` frames and lends them straight back to the kernel;

@@ -147,6 +147,14 @@ impl<M: RingMemory> Consumer<M> {
         self.ahead(self.memory.load_producer())
     }
 
+    /// The entry `ahead` of the next one, to look at; it is only as good as
+    /// [`Self::ready`] exceeds `ahead`.
+    #[inline(always)]
+    #[must_use]
+    pub fn peek(&self, ahead: u32) -> M::Entry {
+        self.memory.read(self.next.wrapping_add(ahead))
+    }
+
     /// Takes an entry that [`Self::ready`] reported; `None` when all are taken.
     #[inline(always)]
     pub fn pop(&mut self) -> Option<M::Entry> {

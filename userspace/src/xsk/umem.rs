@@ -116,18 +116,17 @@ impl Umem {
         unsafe { std::slice::from_raw_parts_mut(start, self.frame_bytes as usize) }
     }
 
-    /// Asks the core to fetch the headers of a frame that is read soon.
+    /// Asks the core to fetch the line at `address` of the UMEM; an address
+    /// outside it is harmless.
     #[inline(always)]
-    pub fn prefetch(&self, frame: &Frame, offset: usize) {
+    pub fn prefetch(&self, address: u64) {
+        let at = self.region.start().wrapping_add(address as usize);
         #[cfg(target_arch = "x86_64")]
-        {
-            let at = self.region.start().wrapping_add(frame.base as usize + offset);
-            // SAFETY: a prefetch of any address faults never.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch(at.cast(), std::arch::x86_64::_MM_HINT_T0);
-            };
-        }
+        // SAFETY: a prefetch reads nothing the program can see and never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch(at.cast(), std::arch::x86_64::_MM_HINT_T0);
+        };
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (frame, offset);
+        let _ = at;
     }
 }

@@ -10,7 +10,7 @@ pub fn datagram(header: &Header, body: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
     header.write(&mut out);
     out.extend_from_slice(body);
-    wire::finish(&mut out, crc32c::crc32c);
+    wire::finish(&mut out, crc_fast::crc32_iscsi);
     out
 }
 

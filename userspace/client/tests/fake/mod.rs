@@ -55,7 +55,7 @@ impl Fake {
         let task = tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((bytes, from)) = socket.recv_from(&mut buffer).await {
-                let (header, request) = wire::decode(&buffer[..bytes], crc32c::crc32c)
+                let (header, request) = wire::decode(&buffer[..bytes], crc_fast::crc32_iscsi)
                     .expect("clients write sound datagrams");
                 let replies = match request {
                     Request::Hello => vec![welcome(&header, modes)],
@@ -84,7 +84,7 @@ fn finished(header: Header, body: &[u8]) -> Vec<u8> {
     let mut datagram = vec![0; HEADER_BYTES];
     header.write(&mut datagram);
     datagram.extend_from_slice(body);
-    wire::finish(&mut datagram, crc32c::crc32c);
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
 }
 
@@ -137,10 +137,9 @@ pub fn ack(entries: &[(&Got, Vec<u8>)]) -> Vec<u8> {
             got.header.sequence,
             9,
             got.mode,
-            outcomes.len() as u16,
+            outcomes,
             duplicates as u16,
-        )
-        .copy_from_slice(outcomes);
+        );
         let epochs = body.len() - 8 * duplicates;
         for chunk in body[epochs..].chunks_exact_mut(8) {
             chunk.copy_from_slice(&5_u64.to_le_bytes());

@@ -43,14 +43,8 @@ fn traffic() -> impl Strategy<Value = Traffic> {
         vec(count(), 3),
         [0..=4_u64, 0..=4_u64, 0..=4_u64],
     )
-        .prop_map(|(program, lane, fallback, kernel, waiting, outcomes, reply_split)| Traffic {
-            program,
-            lane,
-            fallback,
-            kernel,
-            waiting,
-            outcomes,
-            reply_split,
+        .prop_map(|(program, lane, fallback, kernel, waiting, outcomes, reply_split)| {
+            Traffic { program, lane, fallback, kernel, waiting, outcomes, reply_split }
         })
 }
 
@@ -266,7 +260,10 @@ fn ipv6_chains_may_arrive_at_the_fallback_and_nothing_may_be_missing() {
 fn what_came_while_reading_bounds_the_difference() {
     let mut queue = queue_with(&[(Exit::RedirectXsk, 1_000)], Some(0));
     let lane = lane_with(&[(Exit::Ping, 600)], Some(0));
-    assert_eq!(close(std::slice::from_ref(&queue), std::slice::from_ref(&lane), None).unaccounted, 400);
+    assert_eq!(
+        close(std::slice::from_ref(&queue), std::slice::from_ref(&lane), None).unaccounted,
+        400
+    );
     queue.arrived_while_reading = 100;
     assert!(close(std::slice::from_ref(&queue), std::slice::from_ref(&lane), None).closes);
     queue.arrived_while_reading = 79;

@@ -40,17 +40,21 @@ impl Handler for List {
         status
     }
 
-    fn block_add(&self, cidr: Cidr, ttl: Option<Duration>, reason: &str) -> Result<String, String> {
+    fn block_add(&self, cidr: Prefix, ttl: Option<Duration>, reason: &str) -> Result<String, String> {
         let expires_in_s = ttl.map(|ttl| ttl.as_secs());
         self.0.borrow_mut().push(Blocked { cidr, expires_in_s, reason: reason.into() });
         Ok(format!("blocked {cidr}"))
     }
 
-    fn block_del(&self, cidr: Cidr) -> Result<String, String> {
+    fn block_del(&self, cidr: Prefix) -> Result<String, String> {
         let mut list = self.0.borrow_mut();
         let before = list.len();
         list.retain(|blocked| blocked.cidr != cidr);
-        if list.len() < before { Ok(format!("unblocked {cidr}")) } else { Err(format!("{cidr} is not blocked")) }
+        if list.len() < before {
+            Ok(format!("unblocked {cidr}"))
+        } else {
+            Err(format!("{cidr} is not blocked"))
+        }
     }
 
     fn block_list(&self) -> Result<Vec<Blocked>, String> {
@@ -100,7 +104,7 @@ fn requests_and_replies() {
         let Reply::Status(status) = call(&path, &Request::Status).unwrap() else { panic!() };
         assert_eq!(status.pid, 7);
         assert!(status.accounting.closes);
-        let cidr: Cidr = "203.0.113.0/24".parse().unwrap();
+        let cidr: Prefix = "203.0.113.0/24".parse().unwrap();
         let add = Request::BlockAdd { cidr, ttl_s: Some(900), reason: "flood".into() };
         assert_eq!(call(&path, &add).unwrap(), Reply::Done("blocked 203.0.113.0/24".into()));
         let listed = Blocked { cidr, expires_in_s: Some(900), reason: "flood".into() };

@@ -52,7 +52,7 @@ impl Server {
     fn plan(&self) -> Plan {
         Plan {
             addr: self.addr.to_string(),
-            rate: Rate::Events(40_000.0),
+            rate: Rate::Events(5_000.0),
             duration: Duration::from_millis(200),
             fill: Fill::Events(4),
             ..Plan::default()
@@ -77,7 +77,7 @@ fn serve(
     let mut buffer = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
         let Ok((bytes, from)) = socket.recv_from(&mut buffer) else { continue };
-        let (header, request) = wire::decode(&buffer[..bytes], crc32c::crc32c)
+        let (header, request) = wire::decode(&buffer[..bytes], crc_fast::crc32_iscsi)
             .expect("the generator writes sound datagrams");
         let replies = match request {
             Request::Hello => {
@@ -126,9 +126,9 @@ fn answers(answer: Answer, to: &Header, mode: Mode, events: u16) -> Vec<Vec<u8>>
     let ack = |duplicates: u16| {
         let duplicates_len = usize::from(duplicates);
         let mut body = vec![0; AckEntry::wire_bytes(usize::from(events), duplicates_len)];
-        let outcomes = AckEntry::write(&mut body, to.sequence, 0, mode, events, duplicates);
-        outcomes.fill(Outcome::Accepted.code());
+        let mut outcomes = vec![Outcome::Accepted.code(); usize::from(events)];
         outcomes[..duplicates_len].fill(Outcome::Accepted.code() | DUPLICATE_BIT);
+        AckEntry::write(&mut body, to.sequence, 0, mode, &outcomes, duplicates);
         finished(to, Kind::Ack, 1, &body)
     };
     match answer {
@@ -158,7 +158,7 @@ fn finished(to: &Header, kind: Kind, count: u16, body: &[u8]) -> Vec<u8> {
     Header { count, session: to.session, sequence: to.sequence, ..Header::new(kind) }
         .write(&mut datagram);
     datagram.extend_from_slice(body);
-    wire::finish(&mut datagram, crc32c::crc32c);
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
 }
 
@@ -166,8 +166,8 @@ fn finished(to: &Header, kind: Kind, count: u16, body: &[u8]) -> Vec<u8> {
 fn a_good_server_answers_all_that_the_schedule_asks_for() {
     let server = Server::start(|_| Answer::Accepted);
     let report = drive(&Plan { connections: 3, ..server.plan() }).expect("a report");
-    // 40,000 events/s for 200 ms.
-    assert_eq!(report.events_intended, 8_000);
+    // 5,000 events/s for 200 ms.
+    assert_eq!(report.events_intended, 1_000);
     assert_eq!(report.events_acked, report.events_sent);
     assert_eq!(report.datagrams_sent, server.came.load(Ordering::Relaxed));
     assert_eq!(report.outcomes["accepted"], report.events_acked);
@@ -189,7 +189,7 @@ fn every_event_is_in_exactly_one_place() {
         5 => Answer::Duplicate,
         _ => Answer::Accepted,
     });
-    let report = drive(&Plan { rate: Rate::Events(28_000.0), ..server.plan() }).expect("a report");
+    let report = drive(&server.plan()).expect("a report");
     let came = server.came.load(Ordering::Relaxed);
     let of = |rest: u64| 4 * (0..came).filter(|n| n % 7 == rest).count() as u64;
     assert_eq!(report.datagrams_sent, came);

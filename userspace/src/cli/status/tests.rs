@@ -75,7 +75,34 @@ fn xdp() -> Status {
 fn a_healthy_server_on_a_nic_with_the_queue_that_loses_frames_first() {
     let status = xdp();
     assert!(status.is_healthy(), "{:?}", status.accounting.gaps);
-    expect![[r#""#]].assert_eq(&render(&status, None));
+    expect![[r#"
+        veltrix 0.1.0, process 4242, up 1h 2m 3s
+        provider  AF_XDP: server.nic names veth0
+        nic       veth0 (veth), XDP driver mode, program 17 of 305 instructions, queues 2 rx 2 tx, 2 at start
+        serving   UDP port 4747, sockets on [::]:4747, payload up to 1,232 B, 64 partitions
+
+        queue  lane  core  mode    zero-copy  wait       frames  frames/s    to lane  passed  dropped  fallback  ring full  rx dropped  waiting
+            1     1     3  driver  no         wakeup  1,002,634         -  1,002,564       0       70         0      2,500           0       64
+            0     0     2  driver  no         wakeup  1,234,575         -  1,234,567       3        5         0          0           0        0
+        fallback socket: 0 received, 0 dropped by the kernel
+
+        lane         frames  events    replies  shared  lost  withheld  syscalls/1k  sleeps  memory  pages
+        0         1,234,567       0  1,234,567       0     0         0         10.0      12  32 MiB  hugetlb
+        1         1,000,000       0  1,000,000       0     0         0         10.0      12  32 MiB  hugetlb
+        fallback          0       0          0       0     0         0            -       0     0 B  4k
+
+        exit          action     program      lanes
+        drop_blocked  drop            70          -
+        drop_magic    drop             5          -
+        redirect_xsk  deliver  2,237,131          -
+        ping          reply            -  2,234,567
+        pass_not_ip   pass             3          -
+
+        frames in 2,237,209 = passed 3 + dropped 75 + redirected 2,237,131 + fallback 0
+        redirected 2,237,131 = lane exits 2,234,567 + dropped by kernel 2,500 + in flight 64
+        fallback 0 = received 0 + dropped by kernel 0 + in flight 0
+        closes
+    "#]].assert_eq(&render(&status, None));
 }
 
 #[test]
@@ -91,7 +118,11 @@ fn alarms_and_gaps_stand_at_the_top() {
     assert!(!status.is_healthy());
     let text = render(&status, None);
     let top: Vec<_> = text.lines().take(4).collect();
-    expect![[r#""#]].assert_eq(&top.join("\n"));
+    expect![[r#"
+        ALARM queue-count-changed for 12s: veth0 has 4 receive queues, lanes serve 2; restart the server
+        DOES NOT CLOSE queue 0: redirect_xsk = lane frames + rx_dropped + rx_ring_full + waiting: 1,234,567 against 1,234,557
+        DOES NOT CLOSE lane 0: frames = sum of exits: 1,234,557 against 1,234,567
+    "#]].assert_eq(&top.join("\n"));
     assert!(text.ends_with("DOES NOT CLOSE by 20\n"), "{text}");
 }
 
@@ -106,7 +137,12 @@ fn sockets_with_rates_from_an_earlier_reading() {
         port: 4747,
         partitions: 64,
         payload_bytes_max: 1_232,
-        lanes: vec![LaneStatus { queue: None, core: None, umem_pages: "4k".into(), ..lane(0, 500) }],
+        lanes: vec![LaneStatus {
+            queue: None,
+            core: None,
+            umem_pages: "4k".into(),
+            ..lane(0, 500)
+        }],
         ..Status::default()
     };
     old.close();
@@ -117,7 +153,25 @@ fn sockets_with_rates_from_an_earlier_reading() {
     now.lanes[0].socket_drops = 3;
     now.lanes[0].arrived_while_reading = 4;
     now.close();
-    expect![[r#""#]].assert_eq(&render(&now, Some((&old, Duration::from_secs(2)))));
+    expect![[r#"
+        veltrix 0.1.0, process 7, up 1m
+        provider  UDP sockets: no server.nic is set
+        serving   UDP port 4747, sockets on 127.0.0.1:4747, payload up to 1,232 B, 64 partitions
+
+        lane  core  wait    datagrams  datagrams/s  dropped by kernel
+           0   any  wakeup      2,500        1,000                  3
+
+        lane  frames  events  replies  shared  lost  withheld  syscalls/1k  sleeps  memory  pages
+        0      2,500       0    2,490       0     0         0          2.0      12  32 MiB  4k
+
+        exit        action  program  lanes
+        drop_magic  drop          -     10
+        ping        reply         -  2,490
+
+        datagrams in 2,503 = lane exits 2,500 + dropped by kernel 3
+        closes, within what came while it was read (4)
+    "#]]
+    .assert_eq(&render(&now, Some((&old, Duration::from_secs(2)))));
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn limits_of_the_contract_crate_are_the_defaults() {
 
 #[test]
 fn the_later_source_wins_and_is_named() {
-    let file = Temp::new("[server]\nport = 5000\npayload_bytes_max = 1024\n[xdp]\nwait = \"spin\"\n");
+    let file =
+        Temp::new("[server]\nport = 5000\npayload_bytes_max = 1024\n[xdp]\nwait = \"spin\"\n");
     let resolved = resolve(&Inputs {
         file: Some(file.0.clone()),
         look_for: Vec::new(),
@@ -107,7 +108,8 @@ fn the_first_file_found_is_taken_and_a_named_one_must_exist() {
 
 #[test]
 fn unknown_names_get_the_nearest() {
-    let text = "port = 1\n[servr]\n[server]\nprot = 1\nwait = \"spin\"\nzzz = 1\n[xdp]\nzero_cop = 1\n";
+    let text =
+        "port = 1\n[servr]\n[server]\nprot = 1\nwait = \"spin\"\nzzz = 1\n[xdp]\nzero_cop = 1\n";
     expect_test::expect![[r#"
         1: `port` stands under a section: [server]
         2: no section `servr`; did you mean `server`?
@@ -148,8 +150,22 @@ send_buffer = "1 TiB"
     expect_test::expect![[r#"
         3: server.nic: found "", wanted the name of a network interface, 1 to 15 bytes: it is empty
         4: server.listen: found "localhost:1", wanted an IP address with a port, such as 127.0.0.1:4747 or [::1]:4747: names are not resolved, and the port must be there
-        5: server.port: found 0, wanted a whole number of (UDP port), 1 to 65,535: zero does not mean "off" or "unlimited" here
-    "#]]
+        5: server.port: found 0, wanted a whole number, 1 to 65,535: zero does not mean "off" or "unlimited" here
+        6: server.control_socket: found "x.sock", wanted an absolute path of at most 107 bytes: it is relative
+        7: server.partitions: found 48, wanted a power of two, 1 to 4,096 partitions: it is not one
+        8: server.payload_bytes_max: found 4096, wanted a multiple of 8, 608 to 3,456 bytes: it is too large
+        10: lanes.count: found 0, wanted "auto" or a whole number, 1 to 512: zero does not mean "off" or "unlimited" here
+        11: lanes.cores: found [1, 1], wanted "auto" or a list of distinct core ids below 8,192, such as [2, 3]: core 1 is named twice
+        12: lanes.allow_irq_cores: found "true", wanted true or false: it stands without quotes
+        13: lanes.deadline: found 50, wanted a duration with its unit, 1 us to 10 s: a bare number has no unit or quotes
+        14: lanes.batch_frames: found the fraction 2.5, wanted a whole number of frames, 1 to 256: it is not a whole number
+        16: xdp.mode: found "drvier", wanted one of "driver", "generic": did you mean "driver"?
+        17: xdp.rx_ring_frames: found "2048", wanted a power of two, 64 to 32,768 frames: a number stands without quotes
+        18: xdp.busy_poll: found "1500 ns", wanted a duration with its unit, 1 us to 10 ms: it is no whole number of microseconds
+        20: rate_limit.datagrams_per_s: found "10x", wanted a whole number of datagrams a second, 1 to 100,000,000: it is not a whole number
+        21: rate_limit.burst: found -1, wanted a whole number of datagrams, 1 to 4,194,303: it is out of range
+        23: udp.receive_buffer: found "4096", wanted a size with its unit, 64 KiB to 1 GiB: it has no unit
+        24: udp.send_buffer: found "1 TiB", wanted a size with its unit, 64 KiB to 1 GiB: it is too large"#]]
     .assert_eq(&problems(text));
 }
 
@@ -174,7 +190,9 @@ fn values_that_contradict_each_other_are_named_with_their_sources() {
                 [lanes]\ncount = 2\ncores = [1]\nbatch_frames = 128\n\
                 [xdp]\nmode = \"generic\"\nzero_copy = \"require\"\nrx_ring_frames = 64\n";
     let problems = problems(text);
-    for wanted in ["names port 1000", "2 lanes and 1 cores", "never zero-copy", "does not fit a ring"] {
+    for wanted in
+        ["names port 1000", "2 lanes and 1 cores", "never zero-copy", "does not fit a ring"]
+    {
         assert!(problems.contains(wanted), "{wanted}: {problems}");
     }
 }
@@ -196,7 +214,8 @@ fn what_is_not_toml_is_placed() {
 
 #[test]
 fn show_can_be_loaded_again() {
-    let first = load("[lanes]\ncores = [4, 5]\ndeadline = \"1500 us\"\n[rate_limit]\nburst = \"2k\"\n");
+    let first =
+        load("[lanes]\ncores = [4, 5]\ndeadline = \"1500 us\"\n[rate_limit]\nburst = \"2k\"\n");
     let first = first.unwrap();
     let again = load(&show::effective(&first)).unwrap();
     assert_eq!(again.config, first.config);
