@@ -1,7 +1,8 @@
-//! The network lab: namespaces, veth pairs, packet generator.
-pub mod lab;
-pub mod testrun;
+//! Whole-system tests: the network lab, single frames, benchmarks, the demo.
+
+/// The real binary in the lab.
 pub mod bench;
 pub mod demo;
-/// The real binary in the lab.
+pub mod lab;
 pub mod server;
+pub mod testrun;

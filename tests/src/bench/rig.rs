@@ -227,6 +227,11 @@ impl<P: Port> Port for Mute<P> {
     }
 
     #[inline(always)]
+    fn for_reply(&mut self, packet: P::Packet) -> P::Packet {
+        self.0.for_reply(packet)
+    }
+
+    #[inline(always)]
     fn flow_hash(&self, packet: &P::Packet) -> u32 {
         self.0.flow_hash(packet)
     }

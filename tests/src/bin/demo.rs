@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
 use clap::Parser;
 use veltrix_tests::demo::{self, Options};
 
@@ -37,13 +36,20 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     let args = Args::parse();
     let options = Options { duration: args.duration, sockets: args.sockets, queues: args.queues };
-    let findings = demo::run(&options)?;
-    print!("{}", findings.text());
-    if args.json {
-        println!("{}", findings.json());
+    match demo::run(&options) {
+        Ok(findings) => {
+            print!("{}", findings.text());
+            if args.json {
+                println!("{}", findings.json());
+            }
+            if findings.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(if findings.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -36,7 +36,7 @@ impl Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(duration.as_millis() as u64);
             // A constant template that parses; without it the default one would show.
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {elapsed}  {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:12} {elapsed:>4}  {wide_msg}") {
                 bar.set_style(style);
             }
             bar
@@ -60,7 +60,7 @@ impl Progress {
         let rate =
             |now: u64, last: u64| show_count((now.saturating_sub(last) as f64 / seconds) as u64);
         let text = format!(
-            "{doing}: {} datagrams/s, {} events/s acknowledged",
+            "{doing}: {} datagrams/s, {} events/s acked",
             rate(datagrams, self.last.datagrams),
             rate(events, self.last.events)
         );

@@ -254,7 +254,7 @@ impl Findings {
             let percent = self.percent_lost();
             let _ = writeln!(out, "  lost while holding, {percent:.3} % of it: {loss}");
             out.push_str(
-                "  (a ring overruns when another program takes the lane's core for a while)\n",
+                "  (that happens when another program takes the lane's core for a while)\n",
             );
         }
         let _ = writeln!(

@@ -143,7 +143,7 @@ impl SocketLoad<'_> {
         let step = options.search() / search::STEPS;
         let limit = search::highest(options.search(), |rate| {
             let before = self.server.status()?;
-            let burst = self.burst("finding the rate", rate, step)?;
+            let burst = self.burst("searching", rate, step)?;
             total.add(&burst.load);
             handed_over += burst.handed_over;
             let loss = match burst.load.events_lost() {

@@ -15,6 +15,10 @@ pub enum Outside {
         sent: u64,
         /// Frames the server's interface took out of its rings.
         taken: u64,
+        /// Frames that arrived at the client's interface.
+        answers: u64,
+        /// Frames that the server's interface could not hand to it.
+        answers_refused: u64,
     },
     /// By the clients: event datagrams they handed to their sockets.
     Clients {
@@ -127,12 +131,26 @@ fn merged<'a>(rows: impl Iterator<Item = &'a Counts>) -> Counts {
 #[must_use]
 pub fn sums(status: &Status, outside: &Outside) -> Vec<Sum> {
     let mut sums = match (status.provider, outside) {
-        (Provider::Xdp, Outside::Interface { sent, taken }) => xdp_sums(status, *sent, *taken),
+        (Provider::Xdp, Outside::Interface { sent, taken, .. }) => xdp_sums(status, *sent, *taken),
         (_, Outside::Interface { sent, .. } | Outside::Clients { sent }) => {
             vec![client_sum(status, *sent)]
         }
     };
     sums.extend(lane_sums(status));
+    if let Outside::Interface { answers, answers_refused, .. } = outside {
+        let sent: u64 = all_lanes(status).map(|lane| lane.replies.sent).sum();
+        let n = show_count;
+        sums.push(Sum::new(
+            format!(
+                "{} answers sent = {} arrived at the peer interface + {} refused by it",
+                n(sent),
+                n(*answers),
+                n(*answers_refused)
+            ),
+            sent,
+            answers + answers_refused,
+        ));
+    }
     sums
 }
 

@@ -2,7 +2,8 @@
 //! counter is lost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use veltrix::admin::accounting::{by_action, close, exit, kernel_drops, total};
 use veltrix::admin::status::{LaneStatus, Replies, Status};
@@ -15,6 +16,7 @@ use veltrix_tests::lab::{
 };
 use veltrix_tests::server::{Server, require};
 
+use super::fallback::raise_queues;
 use super::mix::{BLOCKED, Case, cases};
 
 /// Frames of the part in which nothing may be lost.
@@ -265,7 +267,7 @@ fn counters(status: &Status) -> Vec<Counter> {
         for label in queue.exits.keys().cloned() {
             found.push((
                 format!("{place} {label}"),
-                Box::new(move |s| drop(s.xdp_queues[row].exits.remove(&label))),
+                Box::new(move |s| s.xdp_queues[row].exits.retain(|key, _| *key != label)),
             ));
         }
     }
@@ -283,13 +285,13 @@ fn counters(status: &Status) -> Vec<Counter> {
         for label in now.exits.keys().cloned() {
             found.push((
                 format!("{place} {label}"),
-                Box::new(move |s| drop(lane(s, at).exits.remove(&label))),
+                Box::new(move |s| lane(s, at).exits.retain(|key, _| *key != label)),
             ));
         }
         for label in now.outcomes.keys().cloned() {
             found.push((
                 format!("{place} outcome {label}"),
-                Box::new(move |s| drop(lane(s, at).outcomes.remove(&label))),
+                Box::new(move |s| lane(s, at).outcomes.retain(|key, _| *key != label)),
             ));
         }
         let terms: [(&str, fn(&mut LaneStatus) -> &mut u64); 9] = [
@@ -327,17 +329,22 @@ fn any_one_counter_suppressed_breaks_the_sums() {
         ("VELTRIX_UDP_RECEIVE_BUFFER", "64 KiB"),
     ];
     let server = Server::start_with(&lab, Provider::Xdp, &[], &hasty).unwrap();
+    // Queue 1 has no lane. Replies of the fallback to one of the IPv6
+    // sources find no way back; for IPv4 a socket that names the interface
+    // finds one always.
+    raise_queues(&lab, 2);
     let _sink = Sink::attach(&lab, Some(GENERATED_PORT..=GENERATED_PORT)).unwrap();
-    // Queue 1 has no lane. Replies of the fallback to one of four sources
-    // find no way back.
-    lab.set_queues_both(2).unwrap();
-    let nowhere = ["ip", "route", "add", "unreachable", "10.78.0.3/32"];
-    let routed = lab.server(|| std::process::Command::new("ip").args(&nowhere[1..]).status());
+    let nowhere = ["-6", "route", "add", "unreachable", "fd78::3/128"];
+    let routed = lab.server(|| Command::new("ip").args(nowhere).status());
     assert!(routed.unwrap().success());
     // Without the chains, which the fallback receives and nobody expects: they
-    // would hide what is lost there.
+    // would hide what is lost there. And without tagged frames, which the
+    // server's kernel drops before its sockets, having no interface for them.
     let mut cases = cases();
-    cases.retain(|case| case.exit != Exit::PassIpv6Chain && case.exit != Exit::DropBlocked);
+    let is_left_out = |case: &Case| {
+        matches!(case.exit, Exit::PassIpv6Chain | Exit::DropBlocked) || case.name.contains("behind")
+    };
+    cases.retain(|case| !is_left_out(case));
     let mut generator = generator(&lab, &cases);
     // A burst that is served, one at full speed that is shed, and a stall.
     let mut sent = generator.send(4_000).unwrap();
@@ -350,6 +357,7 @@ fn any_one_counter_suppressed_breaks_the_sums() {
     assert_eq!(status.accounting.frames_in, sent.delivered, "{:#?}", status.xdp_queues);
     assert!(status.accounting.closes, "{:#?}", status.accounting.gaps);
 
+    eprintln!("{:#?} {:?}", status.fallback, lab.server(|| Command::new("sh").args(["-c", "ip -6 route; ip -6 route get fd78::3; ip -6 route get fd78::3 oif veltrix-s; nstat -az | grep -i ip6Out"]).output()));
     let counters = counters(&status);
     let names: Vec<&str> = counters.iter().map(|(name, _)| name.as_str()).collect();
     for wanted in [
@@ -380,17 +388,22 @@ fn the_sums_close_at_any_time_under_full_load() {
         return;
     }
     const SAMPLES: usize = 50;
+    const SAMPLING_MAX: Duration = Duration::from_secs(20);
     let lab = Lab::new(LabSpec::with_queues(2)).unwrap();
     let server = Server::start(&lab, Provider::Xdp, &[]).unwrap();
     let _sink = Sink::attach(&lab, Some(GENERATED_PORT..=GENERATED_PORT)).unwrap();
     let running = generator(&lab, &cases())
         .start(Bound::Time(Duration::from_secs(60)))
         .unwrap();
-    let (mut open, mut before, mut moved) = (Vec::new(), 0, 0);
-    for _ in 0..SAMPLES {
-        std::thread::sleep(Duration::from_millis(10));
+    let (mut open, mut before, mut samples) = (Vec::new(), 0, 0);
+    let started = Instant::now();
+    // On a busy host the generator stands still now and then; such a reading
+    // says nothing of load.
+    while samples < SAMPLES {
+        assert!(started.elapsed() < SAMPLING_MAX, "only {samples} readings under load");
+        std::thread::sleep(Duration::from_millis(5));
         let status = server.status().unwrap();
-        moved += usize::from(status.accounting.frames_in > before);
+        samples += usize::from(status.accounting.frames_in > before);
         before = status.accounting.frames_in;
         if !status.accounting.closes {
             open.push(status.accounting.gaps);
@@ -399,8 +412,7 @@ fn the_sums_close_at_any_time_under_full_load() {
     running.stop();
     let (_, sent) = running.join().unwrap();
     let status = server.settled().unwrap();
-    assert_eq!(moved, SAMPLES, "the generator stood still: {sent:?}");
     assert_frames_close(&lab, &status, &sent);
     let count = open.len();
-    assert_eq!(count, 0, "{count} of {SAMPLES} readings did not close: {open:#?}");
+    assert_eq!(count, 0, "{count} readings in {SAMPLES} did not close: {open:#?}");
 }

@@ -121,13 +121,16 @@ fn an_ipv6_prefix_is_blocked_and_unblocked() {
     assert!(answered(&sink, IN_FLIGHT));
 
     for (cidr, wanted) in [
-        ("10.78.0.0/33", "10.78.0.0/33"),
-        ("10.78.0.300", "found `10.78.0.300`, wanted an address or prefix"),
-        ("", "wanted an address or prefix"),
+        ("10.78.0.0/33", "32"),
+        ("10.78.0.300", "192.0.2.0/24"),
+        ("10.78.0.1/24", "10.78.0.0/24"),
+        ("fd78::/129", "128"),
+        ("", "192.0.2.0/24"),
     ] {
         let bad = add(cidr);
         assert_eq!(bad.code, Some(2), "{bad:?}");
-        assert!(bad.err.contains(wanted), "{}", bad.err);
+        // What was seen and what was wanted.
+        assert!(bad.err.contains(cidr) && bad.err.contains(wanted), "{}", bad.err);
     }
     let long = "x".repeat(41);
     let bad = cli(&["block", "add", "10.0.0.1", "--ttl", "1s", "--reason", &long]);

@@ -28,6 +28,10 @@ pub trait Port {
     /// request's payload.
     fn buffer<'a>(&'a mut self, packet: &'a mut Self::Packet) -> &'a mut [u8];
 
+    /// Exchanges the packet's buffer for one that is cheap to write a long reply
+    /// into; the sender stays, the request's bytes are gone.
+    fn for_reply(&mut self, packet: Self::Packet) -> Self::Packet;
+
     /// A number that packets of one sender share.
     fn flow_hash(&self, packet: &Self::Packet) -> u32;
 

@@ -69,7 +69,7 @@ impl<T> OpenAcks<T> {
         } else {
             self.used.push(index as u8);
         }
-        let mut packet = packet;
+        let mut packet = port.for_reply(packet);
         let out = &mut port.buffer(&mut packet)[HEADER_BYTES..];
         write_entry(out, request, outcomes);
         let header = Header { count: 1, ..echo(request, Kind::Ack) };

@@ -69,6 +69,10 @@ impl Port for FakePort {
         &mut packet.buffer
     }
 
+    fn for_reply(&mut self, packet: FakePacket) -> FakePacket {
+        packet
+    }
+
     fn flow_hash(&self, packet: &FakePacket) -> u32 {
         packet.flow
     }

@@ -123,6 +123,12 @@ impl Port for UdpPort {
     }
 
     #[inline]
+    fn for_reply(&mut self, packet: UdpPacket) -> UdpPacket {
+        // The kernel wrote the slot on this core: it is as warm as any.
+        packet
+    }
+
+    #[inline]
     fn flow_hash(&self, packet: &UdpPacket) -> u32 {
         let mut hash = 0u32;
         for chunk in self.batch.peer(packet.slot as usize).chunks_exact(4).take(6) {

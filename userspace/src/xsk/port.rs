@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use veltrix_abi::Exit;
+use veltrix_abi::limits::FRAME_HEADERS_BYTES_MAX;
 use veltrix_abi::frame::{self, Datagram, FrameBytes as _};
 
 use super::packet::turn_around;
-use super::socket::{WaitMode, Xsk};
+use super::socket::{SPARE_FRAMES, WaitMode, Xsk};
 use super::umem::Frame;
 use crate::base::counters::LaneCounters;
 use crate::base::poll;
@@ -24,10 +25,12 @@ const FLUSH_CALLS_MAX: u32 = 16;
 /// asked for earlier is gone again when it is wanted.
 const PREFETCH_FRAMES: u32 = 8;
 
-/// Cache lines of a packet asked for ahead: with 256 + 6 bytes before it, the
-/// 138 bytes of one event in IPv4 lie in three. The core's own prefetcher
-/// follows longer packets by itself.
-const PREFETCH_LINES: usize = 3;
+/// Where a lane begins to read: behind the MAC addresses.
+const PREFETCH_FROM: u64 = 12;
+
+/// Cache lines of a packet asked for ahead: those of one event in IPv4. The
+/// core's own prefetcher follows longer packets by itself.
+const PREFETCH_LINES: u64 = 2;
 
 /// A received datagram in its frame.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct XskPacket {
     /// Start of the packet in the frame.
     start: u32,
     at: Datagram,
+    /// Whether the frame is one of those kept for replies.
+    is_spare: bool,
 }
 
 /// See the module.
@@ -75,8 +80,8 @@ impl XskPort {
     #[inline(always)]
     fn prefetch(&self, ahead: u32) {
         let address = self.xsk.rx.peek(ahead).addr;
-        for line in 0..PREFETCH_LINES as u64 {
-            self.xsk.umem.prefetch(address.wrapping_add(64 * line));
+        for line in 0..PREFETCH_LINES {
+            self.xsk.umem.prefetch(address.wrapping_add(PREFETCH_FROM + 64 * line));
         }
     }
 
@@ -86,6 +91,9 @@ impl XskPort {
         while self.xsk.completion.ready() > 0 {
             while let Some(address) = self.xsk.completion.pop() {
                 match self.xsk.umem.reclaim(address) {
+                    Some(frame) if self.xsk.spare.len() < SPARE_FRAMES => {
+                        self.xsk.spare.push(frame);
+                    }
                     Some(frame) => self.xsk.free.push(frame),
                     None => self.counters.alien_frames.add(1),
                 }
@@ -198,8 +206,10 @@ impl Port for XskPort {
         };
         let start = (desc.addr - frame.base()) as usize;
         let packet = self.xsk.umem.bytes_of(&frame).get(start..start + desc.len as usize);
-        match packet.map(|packet| frame::accept(packet, self.port, self.payload_bytes_max)) {
-            Some(Ok(at)) => Some(Ok(XskPacket { frame, start: start as u32, at })),
+        match packet.map(|packet| frame::accept_redirected(packet, self.port, self.payload_bytes_max)) {
+            Some(Ok(at)) => {
+                Some(Ok(XskPacket { frame, start: start as u32, at, is_spare: false }))
+            }
             _ => {
                 self.xsk.free.push(frame);
                 Some(Err(Exit::LaneDisagrees))
@@ -218,6 +228,21 @@ impl Port for XskPort {
         &mut self.xsk.umem.bytes_of_mut(&mut packet.frame)[start..]
     }
 
+    #[inline]
+    fn for_reply(&mut self, mut packet: XskPacket) -> XskPacket {
+        if let Some(mut frame) = self.xsk.spare.pop() {
+            let headers = packet.start as usize..packet.start as usize + packet.at.payload;
+            let from = &self.xsk.umem.bytes_of(&packet.frame)[headers.clone()];
+            let mut copy = [0; FRAME_HEADERS_BYTES_MAX];
+            let copy = &mut copy[..from.len()];
+            copy.copy_from_slice(from);
+            self.xsk.umem.bytes_of_mut(&mut frame)[headers].copy_from_slice(copy);
+            self.xsk.free.push(std::mem::replace(&mut packet.frame, frame));
+            packet.is_spare = true;
+        }
+        packet
+    }
+
     #[inline(always)]
     fn flow_hash(&self, packet: &XskPacket) -> u32 {
         let (address, port) = flow_key(self.bytes(packet), &packet.at);
@@ -228,8 +253,8 @@ impl Port for XskPort {
 
     #[inline]
     fn is_same_flow(&self, a: &XskPacket, b: &XskPacket) -> bool {
-        // MAC addresses, tags, IP addresses and ports must agree. Pieces of
-        // fixed size: a comparison of any length is a call.
+        // Tags, IP addresses and ports must agree: the 5-tuple on its network.
+        // Pieces of fixed size: a comparison of any length is a call.
         let (x, y) = (self.bytes(a), self.bytes(b));
         let (l3, udp) = (a.at.l3, a.at.udp);
         let same_addresses = match a.at.family {
@@ -241,7 +266,6 @@ impl Port for XskPort {
             && udp == b.at.udp
             && same_addresses
             && same::<4>(x, y, udp)
-            && same::<12>(x, y, 0)
             && (l3 == 14 || x[12..l3] == y[12..l3])
     }
 
@@ -266,14 +290,15 @@ impl Port for XskPort {
             let _ = packet.frame.surrender();
             self.counters.replies.sent.add(1);
         } else {
-            self.xsk.free.push(packet.frame);
+            self.recycle(packet);
             self.counters.replies.dropped_tx_full.add(1);
         }
     }
 
     #[inline(always)]
     fn recycle(&mut self, packet: XskPacket) {
-        self.xsk.free.push(packet.frame);
+        let home = if packet.is_spare { &mut self.xsk.spare } else { &mut self.xsk.free };
+        home.push(packet.frame);
     }
 
     #[inline]
