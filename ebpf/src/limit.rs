@@ -30,10 +30,7 @@ pub(crate) fn exceeds(source: &Source) -> bool {
         // Not reached: the loader makes every slot when the limit is on.
         return false;
     };
-    let limit = Limit {
-        per_s: settings::rate_per_s(),
-        burst: settings::rate_burst(),
-    };
+    let limit = Limit { per_s: settings::rate_per_s(), burst: settings::rate_burst() };
     // SAFETY: a whole slot of this CPU's array; the map outlives the run and
     // XDP programs do not interrupt each other on a CPU.
     let slot = unsafe { &mut *slot };

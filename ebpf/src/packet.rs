@@ -13,10 +13,7 @@ impl Packet {
     /// The packet of `ctx`.
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self {
-            data: ctx.data(),
-            data_end: ctx.data_end(),
-        }
+        Self { data: ctx.data(), data_end: ctx.data_end() }
     }
 }
 

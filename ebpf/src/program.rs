@@ -92,10 +92,7 @@ struct Row(*mut ExitRow);
 impl Row {
     #[inline(always)]
     fn of_queue(queue: u32) -> Option<Self> {
-        EXITS
-            .get_ptr_mut(queue.wrapping_add(1))
-            .or_else(|| EXITS.get_ptr_mut(0))
-            .map(Self)
+        EXITS.get_ptr_mut(queue.wrapping_add(1)).or_else(|| EXITS.get_ptr_mut(0)).map(Self)
     }
 
     #[inline(always)]

@@ -111,20 +111,13 @@ impl Server {
     ///
     /// As [`Self::start`].
     pub fn adopt(lab: &Lab, mut command: Command, dir: TempDir) -> Result<Self> {
-        command
-            .stdout(Stdio::null())
-            .stderr(File::create(dir.0.join("err"))?);
-        let child = lab
-            .spawn_server(command)
-            .context("`veltrix run` cannot be started")?;
+        command.stdout(Stdio::null()).stderr(File::create(dir.0.join("err"))?);
+        let child = lab.spawn_server(command).context("`veltrix run` cannot be started")?;
         let mut server = Self { child, dir };
         let started = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait()? {
-                bail!(
-                    "`veltrix run` ended with {status} before it served:\n{}",
-                    server.said()
-                );
+                bail!("`veltrix run` ended with {status} before it served:\n{}", server.said());
             }
             match call(&server.socket(), &Request::Status) {
                 Ok(_) => return Ok(server),
@@ -200,10 +193,7 @@ impl Server {
             if still(&before, &now) && !waiting(&now) {
                 return Ok(now);
             }
-            ensure!(
-                started.elapsed() < SETTLE_MAX,
-                "the server does not come to rest: {now:#?}"
-            );
+            ensure!(started.elapsed() < SETTLE_MAX, "the server does not come to rest: {now:#?}");
             before = now;
         }
     }
@@ -220,11 +210,7 @@ impl Server {
             if done(&status) {
                 return Ok(status);
             }
-            ensure!(
-                started.elapsed() < wait,
-                "not within {wait:?}: {status:#?}\n{}",
-                self.said()
-            );
+            ensure!(started.elapsed() < wait, "not within {wait:?}: {status:#?}\n{}", self.said());
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -237,9 +223,7 @@ impl Server {
     /// When it cannot be started or does not end.
     pub fn cli(&self, lab: &Lab, arguments: &[&str]) -> Result<Finished> {
         let mut command = Command::new(binary()?);
-        command
-            .args(arguments)
-            .env("VELTRIX_SERVER_CONTROL_SOCKET", self.socket());
+        command.args(arguments).env("VELTRIX_SERVER_CONTROL_SOCKET", self.socket());
         finish(lab, Side::Server, command)
     }
 
@@ -249,14 +233,9 @@ impl Server {
     ///
     /// When there is no such process or signal.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()?;
-        ensure!(
-            status.success(),
-            "kill -{name} {}: {status}; apt-get install procps",
-            self.pid()
-        );
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status()?;
+        ensure!(status.success(), "kill -{name} {}: {status}; apt-get install procps", self.pid());
         Ok(())
     }
 
@@ -292,23 +271,15 @@ impl Server {
 pub fn finish(lab: &Lab, side: Side, mut command: Command) -> Result<Finished> {
     let dir = TempDir::new()?;
     let (out, err) = (dir.0.join("out"), dir.0.join("err"));
-    command
-        .stdin(Stdio::null())
-        .stdout(File::create(&out)?)
-        .stderr(File::create(&err)?);
+    command.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?);
     let shown = format!("{command:?}");
-    let mut child = lab
-        .spawn(side, command)
-        .with_context(|| format!("{shown} cannot be started"))?;
+    let mut child =
+        lab.spawn(side, command).with_context(|| format!("{shown} cannot be started"))?;
     let code = wait(&mut child).with_context(|| {
         let said = std::fs::read_to_string(&err).unwrap_or_default();
         format!("{shown}:\n{said}")
     })?;
-    Ok(Finished {
-        code,
-        out: std::fs::read_to_string(out)?,
-        err: std::fs::read_to_string(err)?,
-    })
+    Ok(Finished { code, out: std::fs::read_to_string(out)?, err: std::fs::read_to_string(err)? })
 }
 
 fn wait(child: &mut LabChild) -> Result<Option<i32>> {
@@ -317,10 +288,7 @@ fn wait(child: &mut LabChild) -> Result<Option<i32>> {
         if let Some(status) = child.try_wait()? {
             return Ok(status.code());
         }
-        ensure!(
-            started.elapsed() < WAIT_MAX,
-            "it did not end within {WAIT_MAX:?}"
-        );
+        ensure!(started.elapsed() < WAIT_MAX, "it did not end within {WAIT_MAX:?}");
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -57,10 +57,7 @@ pub fn object() -> Result<Option<Vec<u8>>> {
         return Ok(program::object().map(<[u8]>::to_vec));
     };
     let bytes = std::fs::read(&path).with_context(|| {
-        format!(
-            "{OBJECT_ENV} names {}: build it with `cargo xtask build-ebpf`",
-            path.display()
-        )
+        format!("{OBJECT_ENV} names {}: build it with `cargo xtask build-ebpf`", path.display())
     })?;
     Ok(Some(bytes))
 }
@@ -153,11 +150,7 @@ impl Runner {
     pub fn new(object: &[u8], settings: &Settings) -> Result<Self> {
         let half = KernelHalf::load(object, settings)?;
         let rows = half.exits()?;
-        Ok(Self {
-            half,
-            rows,
-            frames: 0,
-        })
+        Ok(Self { half, rows, frames: 0 })
     }
 
     /// Runs one frame on queue 0 of the loopback.
@@ -180,28 +173,17 @@ impl Runner {
         self.frames += 1;
         let now = self.half.exit_row(row)?;
         let before = std::mem::replace(&mut self.rows[row as usize], now);
-        let counted: Vec<usize> = (0..XDP_SLOTS)
-            .filter(|slot| now[*slot] != before[*slot])
-            .collect();
+        let counted: Vec<usize> =
+            (0..XDP_SLOTS).filter(|slot| now[*slot] != before[*slot]).collect();
         ensure!(
             counted.iter().all(|slot| now[*slot] == before[*slot] + 1),
             "one frame moved slots {counted:?} of row {row} by more than one"
         );
-        ensure!(
-            counted.contains(&FRAMES_SLOT),
-            "the frame was not counted in row {row}"
-        );
-        let exits: Vec<Exit> = Exit::ALL
-            .iter()
-            .copied()
-            .filter(|exit| counted.contains(&exit.slot()))
-            .collect();
+        ensure!(counted.contains(&FRAMES_SLOT), "the frame was not counted in row {row}");
+        let exits: Vec<Exit> =
+            Exit::ALL.iter().copied().filter(|exit| counted.contains(&exit.slot())).collect();
         ensure!(exits.len() == 1, "one frame left by {exits:?} in row {row}");
-        Ok(Outcome {
-            action,
-            exit: exits[0],
-            rate_observed: counted.contains(&RATE_OBSERVED_SLOT),
-        })
+        Ok(Outcome { action, exit: exits[0], rate_observed: counted.contains(&RATE_OBSERVED_SLOT) })
     }
 
     /// Frames run so far.
@@ -218,13 +200,8 @@ impl Runner {
     pub fn close(&self) -> Result<()> {
         let rows = self.half.exits()?;
         let frames: u64 = rows.iter().map(|row| row[FRAMES_SLOT]).sum();
-        let slots = Exit::ALL
-            .iter()
-            .filter(|exit| exit.is_xdp())
-            .map(|exit| exit.slot());
-        let exits: u64 = slots
-            .map(|slot| rows.iter().map(|row| row[slot]).sum::<u64>())
-            .sum();
+        let slots = Exit::ALL.iter().filter(|exit| exit.is_xdp()).map(|exit| exit.slot());
+        let exits: u64 = slots.map(|slot| rows.iter().map(|row| row[slot]).sum::<u64>()).sum();
         ensure!(
             self.frames == frames && frames == exits,
             "{} frames were run, {frames} counted, and {exits} left by an exit",
@@ -249,10 +226,7 @@ pub fn occupy(half: &mut KernelHalf) -> Result<Socket> {
         let [high, low] = n.to_be_bytes();
         let v4 = IpAddr::from([100, 64 + high, low, 0]);
         let v6 = IpAddr::from([0x2001, 0xdb8, 0xffff, n, 0, 0, 0, 0]);
-        for prefix in [Prefix::around(v4, 24), Prefix::around(v6, 64)]
-            .into_iter()
-            .flatten()
-        {
+        for prefix in [Prefix::around(v4, 24), Prefix::around(v6, 64)].into_iter().flatten() {
             match half.block_add(prefix, NEVER, "cost", now_ns) {
                 Ok(()) | Err(BlockError::Off) => {}
                 Err(error) => return Err(error.into()),
@@ -302,10 +276,7 @@ pub fn ns_over_empty(object: &[u8], half: &KernelHalf, frame: &[u8], rounds: u32
     empty.load()?;
     let full = half.program()?;
     let (answer, _) = run(full, frame, None, 1)?;
-    let mut cost = Cost {
-        full_ns: u64::MAX,
-        empty_ns: u64::MAX,
-    };
+    let mut cost = Cost { full_ns: u64::MAX, empty_ns: u64::MAX };
     for _ in 0..rounds.max(1) {
         cost.empty_ns = cost.empty_ns.min(run(empty, frame, None, COST_REPEAT)?.1);
         let (last, full_ns) = run(full, frame, None, COST_REPEAT)?;

@@ -77,55 +77,28 @@ fn lab_comes_up_silent_and_both_families_talk() {
     let host_before = host_interfaces();
     let lab = Lab::new(LabSpec::with_queues(2)).unwrap();
     assert_eq!(host_interfaces(), host_before, "the lab shows on the host");
-    assert_eq!(
-        (
-            lab.queues(Side::Server).unwrap(),
-            lab.queues(Side::Client).unwrap()
-        ),
-        (2, 2)
-    );
-    for (side, interface) in [
-        (Side::Server, SERVER_INTERFACE),
-        (Side::Client, CLIENT_INTERFACE),
-    ] {
+    assert_eq!((lab.queues(Side::Server).unwrap(), lab.queues(Side::Client).unwrap()), (2, 2));
+    for (side, interface) in [(Side::Server, SERVER_INTERFACE), (Side::Client, CLIENT_INTERFACE)] {
         let queues = format!("/sys/class/net/{interface}/queues/rx-0");
-        assert!(
-            lab.on(side, || std::path::Path::new(&queues).exists()),
-            "{interface} not in /sys"
-        );
+        assert!(lab.on(side, || std::path::Path::new(&queues).exists()), "{interface} not in /sys");
     }
     // Unsolicited reports and solicitations would come within a second or two.
     thread::sleep(Duration::from_secs(2));
     for side in [Side::Server, Side::Client] {
         let counters = lab.counters(side).unwrap();
-        assert_eq!(
-            (counters.rx_packets, counters.tx_packets),
-            (0, 0),
-            "{side:?} is not silent"
-        );
+        assert_eq!((counters.rx_packets, counters.tx_packets), (0, 0), "{side:?} is not silent");
     }
-    let pairs: [(IpAddr, IpAddr); 2] = [
-        (SERVER_IPV4.into(), CLIENT_IPV4.into()),
-        (SERVER_IPV6.into(), CLIENT_IPV6.into()),
-    ];
+    let pairs: [(IpAddr, IpAddr); 2] =
+        [(SERVER_IPV4.into(), CLIENT_IPV4.into()), (SERVER_IPV6.into(), CLIENT_IPV6.into())];
     for (server, client) in pairs {
         let server = lab.server(|| UdpSocket::bind((server, PORT))).unwrap();
-        server
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let client = lab.client(|| UdpSocket::bind((client, 0))).unwrap();
-        client
-            .set_read_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
-        client
-            .send_to(b"there", server.local_addr().unwrap())
-            .unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        client.send_to(b"there", server.local_addr().unwrap()).unwrap();
         let mut buffer = [0; 16];
         let (bytes, from) = server.recv_from(&mut buffer).unwrap();
-        assert_eq!(
-            (&buffer[..bytes], from),
-            (&b"there"[..], client.local_addr().unwrap())
-        );
+        assert_eq!((&buffer[..bytes], from), (&b"there"[..], client.local_addr().unwrap()));
         server.send_to(b"back", from).unwrap();
         assert_eq!(client.recv(&mut buffer).unwrap(), 4);
     }
@@ -152,13 +125,8 @@ fn lab_vanishes_when_dropped() {
     assert!(inodes.iter().all(|inode| namespace_is_held(*inode)));
     drop(lab);
     // The child outlives the handle it was started with, not the lab.
-    assert!(
-        eventually(|| child.try_wait().unwrap().is_some()),
-        "a child outlives its lab"
-    );
-    assert!(eventually(|| !inodes
-        .iter()
-        .any(|inode| namespace_is_held(*inode))));
+    assert!(eventually(|| child.try_wait().unwrap().is_some()), "a child outlives its lab");
+    assert!(eventually(|| !inodes.iter().any(|inode| namespace_is_held(*inode))));
 }
 
 /// Not a test by itself: what `lab_vanishes_when_killed` starts and kills.
@@ -168,9 +136,7 @@ fn hold_a_lab_until_killed() {
     let lab = Lab::new(LabSpec::default()).unwrap();
     let _receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let generator = Generator::new(&lab, one_core(vec![small()])).unwrap();
-    let _running = generator
-        .start(Bound::Time(Duration::from_secs(30)))
-        .unwrap();
+    let _running = generator.start(Bound::Time(Duration::from_secs(30))).unwrap();
     let mut sleep = Command::new("sleep");
     sleep.arg("60");
     let child = lab.spawn_client(sleep).unwrap();
@@ -186,12 +152,7 @@ fn lab_vanishes_when_killed() {
     }
     let host_before = host_interfaces();
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "hold_a_lab_until_killed",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "hold_a_lab_until_killed", "--ignored", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -200,10 +161,7 @@ fn lab_vanishes_when_killed() {
         .map_while(Result::ok)
         .find_map(|line| line.split_once("held ").map(|(_, rest)| rest.to_owned()))
         .expect("the holder came up");
-    let numbers: Vec<u64> = held
-        .split_whitespace()
-        .map(|word| word.parse().unwrap())
-        .collect();
+    let numbers: Vec<u64> = held.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert!(namespace_is_held(numbers[0]) && namespace_is_held(numbers[1]));
     // SIGKILL: nothing in the holder runs any more.
     holder.kill().unwrap();
@@ -215,10 +173,7 @@ fn lab_vanishes_when_killed() {
         std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .map_or(true, |stat| stat.contains(") Z "))
     };
-    assert!(
-        eventually(|| dead(numbers[2])),
-        "a child outlives the process that made the lab"
-    );
+    assert!(eventually(|| dead(numbers[2])), "a child outlives the process that made the lab");
     assert_eq!(host_interfaces(), host_before);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains("nsfs"), "a namespace is pinned by a mount");
@@ -231,19 +186,12 @@ fn a_child_runs_inside_its_namespace() {
     }
     let lab = Lab::new(LabSpec::default()).unwrap();
     let mut ip = Command::new("ip");
-    ip.args(["-br", "addr", "show", CLIENT_INTERFACE])
-        .stdout(Stdio::piped());
+    ip.args(["-br", "addr", "show", CLIENT_INTERFACE]).stdout(Stdio::piped());
     let mut child = lab.spawn_client(ip).unwrap();
     let text = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
     assert!(child.wait().unwrap().success());
-    assert!(
-        text.contains("10.77.0.2/24") && text.contains("fd77::2/64"),
-        "{text}"
-    );
-    assert!(
-        !text.contains("fe80"),
-        "a link-local address speaks by itself: {text}"
-    );
+    assert!(text.contains("10.77.0.2/24") && text.contains("fd77::2/64"), "{text}");
+    assert!(!text.contains("fe80"), "a link-local address speaks by itself: {text}");
 }
 
 /// A million frames, alternating sizes: generator, interface and receiver agree.
@@ -256,44 +204,26 @@ fn exact_over_a_million(queues: u32, cores: Vec<usize>) {
     let (small_bytes, large_bytes) = (small.bytes().len() as u64, large.bytes().len() as u64);
     assert_eq!((small_bytes, large_bytes), (138, 1_290));
     // Three cores' worth of turns against two templates mixes both.
-    let spec = GeneratorSpec {
-        cores,
-        call_frames: 3_000,
-        ..one_core(vec![small, large])
-    };
+    let spec = GeneratorSpec { cores, call_frames: 3_000, ..one_core(vec![small, large]) };
     let mut generator = Generator::new(&lab, spec).unwrap();
     let sent = generator.send(FRAMES).unwrap();
-    println!(
-        "{queues} queues: {:.2} Mpps {sent:?}",
-        sent.delivered_mpps()
-    );
+    println!("{queues} queues: {:.2} Mpps {sent:?}", sent.delivered_mpps());
 
     assert_eq!(sent.issued, FRAMES);
     assert_eq!((sent.refused, sent.left_in_ring), (0, 0));
     assert_eq!(sent.delivered + sent.ring_full, FRAMES);
-    assert!(
-        sent.delivered > FRAMES / 2,
-        "most frames were refused: {sent:?}"
-    );
+    assert!(sent.delivered > FRAMES / 2, "most frames were refused: {sent:?}");
     let received = receiver.read().unwrap();
     assert_eq!(received.frames, sent.delivered);
-    let [small, large] = sent.templates[..] else {
-        panic!("{sent:?}")
-    };
+    let [small, large] = sent.templates[..] else { panic!("{sent:?}") };
     assert_eq!(small.issued + large.issued, FRAMES);
     assert_eq!(small.delivered + large.delivered, sent.delivered);
-    assert_eq!(
-        received.bytes,
-        small.delivered * small_bytes + large.delivered * large_bytes
-    );
+    assert_eq!(received.bytes, small.delivered * small_bytes + large.delivered * large_bytes);
     let counters = lab.counters(Side::Server).unwrap();
     assert_eq!(counters.sum(|q| q.xdp_packets), sent.delivered);
     assert_eq!(counters.sum(|q| q.xdp_drops), sent.delivered);
     for (queue, delivered) in sent.delivered_by_queue.iter().enumerate() {
-        assert_eq!(
-            counters.queues[queue].xdp_packets, *delivered,
-            "queue {queue}"
-        );
+        assert_eq!(counters.queues[queue].xdp_packets, *delivered, "queue {queue}");
         assert_eq!(*delivered > 0, queues_fed.contains(&queue), "queue {queue}");
     }
 }
@@ -320,40 +250,23 @@ fn two_generators_at_once_are_exact_each_and_one_queue_takes_one() {
     let lab = Lab::new(LabSpec::with_queues(2)).unwrap();
     let receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let start = |core| {
-        let spec = GeneratorSpec {
-            cores: vec![core],
-            ..one_core(vec![small()])
-        };
+        let spec = GeneratorSpec { cores: vec![core], ..one_core(vec![small()]) };
         let bound = Bound::Time(Duration::from_secs(60));
         Generator::new(&lab, spec).unwrap().start(bound).unwrap()
     };
     let (first, second) = (start(0), start(1));
     assert!(eventually(|| first.issued() > 0));
-    let refused = Generator::new(&lab, one_core(vec![small()]))
-        .unwrap()
-        .send(1)
-        .unwrap_err();
-    assert!(
-        refused.to_string().contains("feed receive queue 0 of 2"),
-        "{refused:#}"
-    );
-    assert!(eventually(
-        || first.issued() > 300_000 && second.issued() > 300_000
-    ));
+    let refused = Generator::new(&lab, one_core(vec![small()])).unwrap().send(1).unwrap_err();
+    assert!(refused.to_string().contains("feed receive queue 0 of 2"), "{refused:#}");
+    assert!(eventually(|| first.issued() > 300_000 && second.issued() > 300_000));
     first.stop();
     second.stop();
     let (_, first) = first.join().unwrap();
     let (_, second) = second.join().unwrap();
     let counters = lab.counters(Side::Server).unwrap();
     assert_eq!(counters.queues[0].xdp_packets, first.delivered, "{first:?}");
-    assert_eq!(
-        counters.queues[1].xdp_packets, second.delivered,
-        "{second:?}"
-    );
-    assert_eq!(
-        receiver.read().unwrap().frames,
-        first.delivered + second.delivered
-    );
+    assert_eq!(counters.queues[1].xdp_packets, second.delivered, "{second:?}");
+    assert_eq!(receiver.read().unwrap().frames, first.delivered + second.delivered);
 }
 
 #[test]
@@ -364,11 +277,7 @@ fn without_a_receiver_every_frame_is_refused_and_counted() {
     let lab = Lab::new(LabSpec::default()).unwrap();
     let mut generator = Generator::new(&lab, one_core(vec![small()])).unwrap();
     let sent = generator.send(10_000).unwrap();
-    assert_eq!(
-        (sent.issued, sent.delivered, sent.refused),
-        (10_000, 0, 10_000),
-        "{sent:?}"
-    );
+    assert_eq!((sent.issued, sent.delivered, sent.refused), (10_000, 0, 10_000), "{sent:?}");
 }
 
 #[test]
@@ -380,16 +289,9 @@ fn a_frame_longer_than_the_mtu_is_counted_out() {
     let receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let long = Template::raw(vec![0; 1_519]);
     let fits = Template::raw(vec![0; 1_518]);
-    let spec = GeneratorSpec {
-        call_frames: 100,
-        ..one_core(vec![long, fits])
-    };
+    let spec = GeneratorSpec { call_frames: 100, ..one_core(vec![long, fits]) };
     let sent = Generator::new(&lab, spec).unwrap().send(200).unwrap();
-    assert_eq!(
-        (sent.templates[0].delivered, sent.templates[1].delivered),
-        (0, 100),
-        "{sent:?}"
-    );
+    assert_eq!((sent.templates[0].delivered, sent.templates[1].delivered), (0, 100), "{sent:?}");
     assert_eq!(receiver.read().unwrap().frames, 100);
 }
 
@@ -398,21 +300,11 @@ fn a_frame_longer_than_the_mtu_is_counted_out() {
 fn sources_seen(spec: &FrameSpec, vary: Vary, frames: u64) -> (u64, BTreeSet<SocketAddr>) {
     let lab = Lab::new(LabSpec::default()).unwrap();
     let _receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Pass).unwrap();
-    let socket = lab
-        .server(|| UdpSocket::bind((spec.destination, PORT)))
-        .unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    let socket = lab.server(|| UdpSocket::bind((spec.destination, PORT))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let template = Template::new(spec, &Datagram::default().events(1, 0)).unwrap();
-    let mut generator = Generator::new(
-        &lab,
-        GeneratorSpec {
-            vary,
-            ..one_core(vec![template])
-        },
-    )
-    .unwrap();
+    let mut generator =
+        Generator::new(&lab, GeneratorSpec { vary, ..one_core(vec![template]) }).unwrap();
     let (mut count, mut sources, mut buffer) = (0, BTreeSet::new(), [0; 2_048]);
     while count < frames {
         // No more at a time than a socket buffer of the default size holds.
@@ -434,16 +326,10 @@ fn variation_varies_and_checksums_hold() {
     if !require("variation_varies_and_checksums_hold") {
         return;
     }
-    let vary = Vary {
-        source_mask: 0x1f,
-        port_mask: 0x7,
-    };
+    let vary = Vary { source_mask: 0x1f, port_mask: 0x7 };
     for spec in [
         FrameSpec::ipv4(PORT),
-        FrameSpec {
-            udp_checksum: true,
-            ..FrameSpec::ipv4(PORT)
-        },
+        FrameSpec { udp_checksum: true, ..FrameSpec::ipv4(PORT) },
         FrameSpec::ipv6(PORT),
     ] {
         let (count, sources) = sources_seen(&spec, vary, 1_000);
@@ -477,11 +363,7 @@ fn pacing_holds_the_rate_and_lossless_loses_nothing() {
     generator.set_pacing(Pacing::Lossless).unwrap();
     let lossless = generator.send(500_000).unwrap();
     println!("lossless: {:.2} Mpps", lossless.delivered_mpps());
-    assert_eq!(
-        (lossless.delivered, lossless.ring_full),
-        (500_000, 0),
-        "{lossless:?}"
-    );
+    assert_eq!((lossless.delivered, lossless.ring_full), (500_000, 0), "{lossless:?}");
     assert_eq!(receiver.read().unwrap().frames, sent.delivered + 500_000);
     let zero = generator.set_pacing(Pacing::RatePerS(0)).unwrap_err();
     assert!(zero.to_string().contains("wanted at least 1"), "{zero:#}");
@@ -495,18 +377,13 @@ fn a_running_generator_can_be_stopped() {
     let lab = Lab::new(LabSpec::default()).unwrap();
     let receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let generator = Generator::new(&lab, one_core(vec![small()])).unwrap();
-    let running = generator
-        .start(Bound::Time(Duration::from_secs(60)))
-        .unwrap();
+    let running = generator.start(Bound::Time(Duration::from_secs(60))).unwrap();
     assert!(eventually(|| running.delivered() > 10_000));
     running.stop();
     let (mut generator, sent) = running.join().unwrap();
     assert!(sent.elapsed < Duration::from_secs(30));
     let again = generator.send(1_000).unwrap();
-    assert_eq!(
-        receiver.read().unwrap().frames,
-        sent.delivered + again.delivered
-    );
+    assert_eq!(receiver.read().unwrap().frames, sent.delivered + again.delivered);
 }
 
 #[test]
@@ -514,12 +391,7 @@ fn queues_change_live_under_attached_programs() {
     if !require("queues_change_live_under_attached_programs") {
         return;
     }
-    let lab = Lab::new(LabSpec {
-        queues: 2,
-        queues_max: 8,
-        ..LabSpec::default()
-    })
-    .unwrap();
+    let lab = Lab::new(LabSpec { queues: 2, queues_max: 8, ..LabSpec::default() }).unwrap();
     let receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let _sink = Sink::attach(&lab, None).unwrap();
     for queues in [4, 1, 8, 2] {
@@ -528,10 +400,7 @@ fn queues_change_live_under_attached_programs() {
         assert_eq!(lab.queues(Side::Client).unwrap(), queues);
     }
     let refused = lab.set_queues(Side::Server, 1).unwrap_err();
-    assert!(
-        format!("{refused:#}").contains("veltrix-c has 2 rx and 2 tx queues"),
-        "{refused:#}"
-    );
+    assert!(format!("{refused:#}").contains("veltrix-c has 2 rx and 2 tx queues"), "{refused:#}");
     let mut generator = Generator::new(&lab, one_core(vec![small()])).unwrap();
     let sent = generator.send(10_000).unwrap();
     assert_eq!(receiver.read().unwrap().frames, sent.delivered);
@@ -561,9 +430,7 @@ fn sink_counts_crafted_replies() {
         b"short".to_vec(),
     ];
     let server = lab.server(|| UdpSocket::bind((SERVER_IPV4, PORT))).unwrap();
-    let sdk = lab
-        .client(|| UdpSocket::bind((CLIENT_IPV4, 50_000)))
-        .unwrap();
+    let sdk = lab.client(|| UdpSocket::bind((CLIENT_IPV4, 50_000))).unwrap();
     sdk.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     for port in [41_000, 41_999, 50_000] {
         for reply in &replies {
@@ -573,11 +440,7 @@ fn sink_counts_crafted_replies() {
     for reply in &replies {
         let mut buffer = [0; 4_096];
         let bytes = sdk.recv(&mut buffer).unwrap();
-        assert_eq!(
-            &buffer[..bytes],
-            &reply[..],
-            "a socket's reply did not pass untouched"
-        );
+        assert_eq!(&buffer[..bytes], &reply[..], "a socket's reply did not pass untouched");
     }
     let reading = sink.detach().unwrap();
     for (counts, times) in [(reading.dropped, 2), (reading.passed, 1)] {
@@ -604,33 +467,16 @@ fn sink_finds_replies_behind_vlan_tags_and_in_ipv6() {
     let lab = Lab::new(LabSpec::default()).unwrap();
     let sink = Sink::attach(&lab, Some(41_000..=41_000)).unwrap();
     let ack = Datagram::default().ack(&[(1, &[1; 5])]);
-    let to_client = |spec: FrameSpec| {
-        FrameSpec {
-            source_port: 41_000,
-            ..spec
-        }
-        .reversed()
-    };
+    let to_client = |spec: FrameSpec| FrameSpec { source_port: 41_000, ..spec }.reversed();
     let mut frames = Vec::new();
     for base in [FrameSpec::ipv4(PORT), FrameSpec::ipv6(PORT)] {
         for vlans in [vec![], vec![7], vec![7, 8]] {
-            frames.push(
-                to_client(FrameSpec {
-                    vlans,
-                    ..base.clone()
-                })
-                .build(&ack)
-                .unwrap(),
-            );
+            frames.push(to_client(FrameSpec { vlans, ..base.clone() }).build(&ack).unwrap());
         }
     }
     lab.transmit(Side::Server, &frames).unwrap();
     let reading = || sink.read().unwrap().dropped;
-    assert!(
-        eventually(|| reading().frames == 6),
-        "{:?}",
-        sink.read().unwrap()
-    );
+    assert!(eventually(|| reading().frames == 6), "{:?}", sink.read().unwrap());
     assert_eq!((reading().kind(Kind::Ack), reading().acked_events), (6, 30));
     assert_eq!(sink.read().unwrap().passed.frames, 0);
 }

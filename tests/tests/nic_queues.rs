@@ -36,10 +36,7 @@ fn can_make_interfaces(test: &str) -> bool {
         "{test}: needs root (CAP_NET_ADMIN), and VELTRIX_TEST_REQUIRE=1 forbids to skip"
     );
     // The harness captures the print macros of passing tests, not this.
-    let _ = writeln!(
-        std::io::stderr(),
-        "skipped: {test}: needs root (CAP_NET_ADMIN)"
-    );
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: needs root (CAP_NET_ADMIN)");
     false
 }
 
@@ -106,10 +103,7 @@ impl Bench {
             .env("FAKE_NIC", self.dir.join("nic"))
             .env("DIR", &self.dir)
             // Tools of the administrator are not on every user's PATH.
-            .env(
-                "PATH",
-                format!("{}:{path}:/usr/sbin:/sbin", self.dir.join("bin").display()),
-            )
+            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.dir.join("bin").display()))
             .output()
             .expect("unshare")
     }
@@ -141,14 +135,8 @@ fn assert_has(text: &str, wanted: &[&str]) {
 
 /// Runs the script directly: what it does before it looks at an interface.
 fn plain(args: &[&str]) -> (i32, String) {
-    let output = Command::new(script())
-        .args(args)
-        .output()
-        .expect("the script");
-    (
-        output.status.code().expect("an exit code"),
-        text_of(&output),
-    )
+    let output = Command::new(script()).args(args).output().expect("the script");
+    (output.status.code().expect("an exit code"), text_of(&output))
 }
 
 #[test]
@@ -158,14 +146,8 @@ fn usage_errors_name_what_was_found_and_wanted() {
         (&[][..], "wanted check, apply, undo or legal"),
         (&["chekc", "lo"], "'chekc'"),
         (&["check"], "there are: "),
-        (
-            &["check", "absent0"],
-            "'absent0': not in this network namespace; there are: ",
-        ),
-        (
-            &["apply", "lo", "0"],
-            "found '0', wanted a number of at least 1",
-        ),
+        (&["check", "absent0"], "'absent0': not in this network namespace; there are: "),
+        (&["apply", "lo", "0"], "found '0', wanted a number of at least 1"),
         (&["apply", "lo", "-1"], "option -1"),
         (&["apply", "lo", "4x"], "found '4x'"),
         (&["apply", "lo", "08"], "found '08'"),
@@ -174,14 +156,8 @@ fn usage_errors_name_what_was_found_and_wanted() {
         (&["apply", "lo", "--json"], "only check prints JSON"),
         (&["undo", "lo", "4"], "undo takes an interface only"),
         (&["check", "lo", "--dedicate", "9000"], "go together"),
-        (
-            &["check", "lo", "--dedicate", "70000", "--queues", "0"],
-            "a port of 1 to 65535",
-        ),
-        (
-            &["check", "lo", "--dedicate", "9000", "--queues", "3-1"],
-            "A <= B",
-        ),
+        (&["check", "lo", "--dedicate", "70000", "--queues", "0"], "a port of 1 to 65535"),
+        (&["check", "lo", "--dedicate", "9000", "--queues", "3-1"], "A <= B"),
         (&["check", "lo", "--dedicate"], "wanted a value"),
     ] {
         let (code, text) = plain(args);
@@ -218,15 +194,7 @@ fn check_finds_unequal_counts_apply_mends_and_undo_restores() {
          status $NQ undo va; ethtool -l va | tail -5; status $NQ undo va",
     );
     let (before, rest) = text.split_once("applying").expect("a check, then an apply");
-    assert_has(
-        before,
-        &[
-            "found: 3 rx, 5 tx; mend: ",
-            "apply va 3",
-            "apply va 4",
-            "status 3\n",
-        ],
-    );
+    assert_has(before, &["found: 3 rx, 5 tx; mend: ", "apply va 3", "apply va 4", "status 3\n"]);
     assert!(!before.contains("status 0"), "{before}");
     let (applied, rest) = rest.split_once("checking").expect("then a check");
     assert_has(
@@ -272,11 +240,7 @@ fn check_sees_a_peer_that_sends_on_too_many_queues() {
         ],
     );
     let codes: Vec<&str> = text.lines().filter(|l| l.starts_with("status")).collect();
-    assert_eq!(
-        codes,
-        ["status 3", "status 0", "status 0", "status 0"],
-        "{text}"
-    );
+    assert_eq!(codes, ["status 3", "status 0", "status 0", "status 0"], "{text}");
 }
 
 #[test]
@@ -293,10 +257,7 @@ fn apply_twice_changes_nothing_and_keeps_the_first_state() {
          echo other; $NQ apply va 2; cmp $S $DIR/first
          $NQ undo va; ethtool -l va | tail -5; test ! -e $S",
     );
-    let again = text
-        .split("again")
-        .nth(1)
-        .and_then(|t| t.split("other").next());
+    let again = text.split("again").nth(1).and_then(|t| t.split("other").next());
     assert!(!again.expect("the second run").contains("+ "), "{text}");
     assert_has(&text, &["+ ethtool -L va rx 2 tx 2", "RX:\t\t3\nTX:\t\t5"]);
 }
@@ -323,10 +284,9 @@ fn an_apply_killed_at_any_step_is_undone() {
     if !can_make_interfaces("an_apply_killed_at_any_step_is_undone") {
         return;
     }
-    for (name, when) in [
-        ("before", "kill -9 $PPID; exit 1"),
-        ("after", "real \"$@\"; kill -9 $PPID; exit 0"),
-    ] {
+    for (name, when) in
+        [("before", "kill -9 $PPID; exit 1"), ("after", "real \"$@\"; kill -9 $PPID; exit 0")]
+    {
         let bench = Bench::new(&format!("killed-{name}"));
         bench.wrapped_ethtool(&format!(
             "if [[ $1 == -L && -e $DIR/armed ]]; then rm $DIR/armed; {when}; fi"
@@ -353,12 +313,7 @@ fn a_write_that_does_not_hold_is_an_error() {
     let text = bench.passes("ethtool -L va rx 3 tx 5; touch $DIR/armed; status $NQ apply va 4");
     assert_has(
         &text,
-        &[
-            "did not hold: wanted rx 4 tx 4",
-            "found rx 3 tx 5",
-            "undo va",
-            "status 1",
-        ],
+        &["did not hold: wanted rx 4 tx 4", "found rx 3 tx 5", "undo va", "status 1"],
     );
 }
 
@@ -375,14 +330,7 @@ fn state_of_another_device_or_version_is_refused() {
          ip link add va numtxqueues 8 numrxqueues 8 type veth peer name vb
          status $NQ undo va; status $NQ apply va 2; test -e $S",
     );
-    assert_has(
-        &text,
-        &[
-            "version: found '9', wanted 1",
-            "is of another device",
-            "rm ",
-        ],
-    );
+    assert_has(&text, &["version: found '9', wanted 1", "is of another device", "rm "]);
     assert_eq!(text.matches("status 1").count(), 3, "{text}");
 }
 
@@ -395,14 +343,7 @@ fn two_at_once_are_kept_apart() {
         "mkdir -p $VELTRIX_STATE_DIR; exec 8>$VELTRIX_STATE_DIR/nic-queues.va.state.lock
          flock 8; status $NQ apply va 4 8>&-; flock -u 8; status $NQ apply va 4 8>&-",
     );
-    assert_has(
-        &text,
-        &[
-            "another nic-queues.sh is at work on va",
-            "status 1",
-            "status 0",
-        ],
-    );
+    assert_has(&text, &["another nic-queues.sh is at work on va", "status 1", "status 0"]);
 }
 
 #[test]
@@ -487,15 +428,8 @@ fn a_physical_nic_gets_channels_table_and_hash_and_all_of_it_back() {
         ],
     );
     let codes: Vec<&str> = text.lines().filter(|l| l.starts_with("status")).collect();
-    assert_eq!(
-        codes,
-        ["status 3", "status 2", "status 0", "status 0", "status 0"],
-        "{text}"
-    );
-    let again = text
-        .split("again")
-        .nth(1)
-        .and_then(|t| t.split("restoring").next());
+    assert_eq!(codes, ["status 3", "status 2", "status 0", "status 0", "status 0"], "{text}");
+    let again = text.split("again").nth(1).and_then(|t| t.split("restoring").next());
     assert!(!again.expect("the second run").contains("+ "), "{text}");
 }
 
@@ -512,20 +446,9 @@ fn a_driver_that_adds_queues_at_attach_gets_a_count_that_stays() {
         "export FAKE_DRIVER=virtio_net FAKE_MAX=100000; ethtool -L va combined 1
          status $NQ check va; status $NQ apply va 1; status $NQ apply va 100000; status $NQ check va",
     );
-    assert_has(
-        &text,
-        &[
-            "virtio_net adds ",
-            "found 1, wanted ",
-            "+ ethtool -L va combined 100000",
-        ],
-    );
+    assert_has(&text, &["virtio_net adds ", "found 1, wanted ", "+ ethtool -L va combined 100000"]);
     let codes: Vec<&str> = text.lines().filter(|l| l.starts_with("status")).collect();
-    assert_eq!(
-        codes,
-        ["status 3", "status 2", "status 0", "status 0"],
-        "{text}"
-    );
+    assert_eq!(codes, ["status 3", "status 2", "status 0", "status 0"], "{text}");
 }
 
 #[test]
@@ -559,15 +482,8 @@ fn dedicated_queues_are_steered_to_and_given_back() {
             ],
         );
         let codes: Vec<&str> = text.lines().filter(|l| l.starts_with("status")).collect();
-        assert_eq!(
-            codes,
-            ["status 3", "status 0", "status 0", "status 0"],
-            "{text}"
-        );
-        let again = text
-            .split("again")
-            .nth(1)
-            .and_then(|t| t.split("restoring").next());
+        assert_eq!(codes, ["status 3", "status 0", "status 0", "status 0"], "{text}");
+        let again = text.split("again").nth(1).and_then(|t| t.split("restoring").next());
         assert!(!again.expect("the second run").contains("+ "), "{text}");
     }
 }
@@ -636,10 +552,7 @@ fn facts_inside() {
     let facts = NicFacts::read("va").expect("va");
     assert_eq!((facts.queues.rx, facts.queues.tx), (3, 5));
     assert_eq!((facts.queues.rx_max, facts.queues.tx_max), (8, 8));
-    assert_eq!(
-        facts.queues.source,
-        QueueSource::Channels(ChannelStyle::Separate)
-    );
+    assert_eq!(facts.queues.source, QueueSource::Channels(ChannelStyle::Separate));
     assert_eq!(facts.active_queues().sockets, 3);
     assert!(facts.active_queues().unequal);
     assert_eq!(facts.driver, "veth");
@@ -650,19 +563,11 @@ fn facts_inside() {
     assert_eq!(facts.legal_queues().most, 8);
     let addresses = facts.addresses().expect("addresses");
     for wanted in ["192.0.2.7", "2001:db8::7"] {
-        assert!(
-            addresses.contains(&wanted.parse().expect("an address")),
-            "{addresses:?}"
-        );
+        assert!(addresses.contains(&wanted.parse().expect("an address")), "{addresses:?}");
     }
 
     // The counts follow the interface, without a trace of the old ones.
-    let run = |args: &[&str]| {
-        Command::new("ethtool")
-            .args(args)
-            .status()
-            .expect("ethtool")
-    };
+    let run = |args: &[&str]| Command::new("ethtool").args(args).status().expect("ethtool");
     assert!(run(&["-L", "va", "rx", "4", "tx", "4"]).success());
     let counts = QueueCounts::read("va").expect("va");
     assert_eq!((counts.rx, counts.tx), (4, 4));

@@ -91,7 +91,9 @@ fn unequal_queue_counts_are_refused_with_the_command() {
 
 #[test]
 fn an_interface_that_is_down_is_refused_with_the_command() {
-    let Some(host) = Host::new("an_interface_that_is_down_is_refused_with_the_command") else { return };
+    let Some(host) = Host::new("an_interface_that_is_down_is_refused_with_the_command") else {
+        return;
+    };
     let mut command = Command::new("ip");
     command.args(["link", "set", "dev", "veltrix-s", "down"]);
     assert_eq!(finish(&host.lab, Side::Server, command).unwrap().code, Some(0));
@@ -133,7 +135,9 @@ fn without_privilege_the_missing_capability_is_named() {
 
 #[test]
 fn without_privilege_sockets_serve_and_others_may_not_ask() {
-    let Some(host) = Host::new("without_privilege_sockets_serve_and_others_may_not_ask") else { return };
+    let Some(host) = Host::new("without_privilege_sockets_serve_and_others_may_not_ask") else {
+        return;
+    };
     let listen = format!("{SERVER_IPV4}:{PORT}");
     let mut run = unprivileged(&host, &["run", "--listen", &listen]);
     run.stdout(Stdio::null()).stderr(Stdio::null());
@@ -201,7 +205,9 @@ fn a_port_that_is_taken_is_refused_with_the_command() {
 
 #[test]
 fn without_a_server_status_and_block_say_how_to_start_one() {
-    let Some(host) = Host::new("without_a_server_status_and_block_say_how_to_start_one") else { return };
+    let Some(host) = Host::new("without_a_server_status_and_block_say_how_to_start_one") else {
+        return;
+    };
     let words = ["no server answers at", "veltrix run"];
     host.refused(&["status"], 3, &words);
     host.refused(&["block", "list"], 3, &words);
@@ -257,7 +263,11 @@ fn status_ping_and_load_of_a_healthy_server() {
     assert_eq!(status["fallback"]["frames"], 0);
     let text = server.cli(&host.lab, &["status"]).unwrap();
     assert_eq!(text.code, Some(0));
-    assert!(text.out.contains("provider  AF_XDP") && text.out.ends_with("closes\n"), "{}", text.out);
+    assert!(
+        text.out.contains("provider  AF_XDP") && text.out.ends_with("closes\n"),
+        "{}",
+        text.out
+    );
     // The server knows of no other user of its address.
     assert!(!text.out.contains(&CLIENT_IPV4.to_string()));
 

@@ -43,10 +43,7 @@ fn plain() -> Settings {
 fn everything() -> Settings {
     Settings {
         blocklist: true,
-        rate: Rate::Enforce {
-            per_s: u32::MAX,
-            burst: RATE_BURST_MAX,
-        },
+        rate: Rate::Enforce { per_s: u32::MAX, burst: RATE_BURST_MAX },
         ..plain()
     }
 }
@@ -63,21 +60,13 @@ fn runner(test: &str, settings: &Settings) -> Option<Runner> {
 
 /// Where the decoder on this side lets a frame leave when no socket is bound.
 fn expected(bytes: &[u8]) -> Exit {
-    frame::accept(bytes, PORT, PAYLOAD_BYTES_MAX)
-        .err()
-        .unwrap_or(Exit::PassFallback)
+    frame::accept(bytes, PORT, PAYLOAD_BYTES_MAX).err().unwrap_or(Exit::PassFallback)
 }
 
 /// Runs a frame; both halves must agree, and the action must be the exit's.
 fn check(runner: &mut Runner, bytes: &[u8]) -> Exit {
-    let outcome = runner
-        .frame(bytes)
-        .unwrap_or_else(|e| panic!("{e:#}: {bytes:02x?}"));
-    assert_eq!(
-        outcome.exit,
-        expected(bytes),
-        "kernel half, user half: {bytes:02x?}"
-    );
+    let outcome = runner.frame(bytes).unwrap_or_else(|e| panic!("{e:#}: {bytes:02x?}"));
+    assert_eq!(outcome.exit, expected(bytes), "kernel half, user half: {bytes:02x?}");
     let wanted = match outcome.exit.action() {
         Action::Drop => action::DROP,
         _ => action::PASS,

@@ -36,11 +36,7 @@ struct Path {
     #[arg(long)]
     yes: bool,
     /// For the benchmark: --json, --nic IF, --queues 1,2,4, ...
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "BENCH ARGS"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH ARGS")]
     rest: Vec<String>,
 }
 

@@ -35,19 +35,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Some(objects)
     };
     let binary = release(&context, objects.as_ref())?;
-    let size = std::fs::metadata(&binary)
-        .with_context(|| binary.display().to_string())?
-        .len();
+    let size = std::fs::metadata(&binary).with_context(|| binary.display().to_string())?.len();
     let inside = if objects.is_some() {
         "kernel half embedded"
     } else {
         "without the kernel half: UDP sockets only"
     };
-    println!(
-        "{}  {:.1} MiB, {inside}",
-        binary.display(),
-        size as f64 / f64::from(1 << 20)
-    );
+    println!("{}  {:.1} MiB, {inside}", binary.display(), size as f64 / f64::from(1 << 20));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -56,11 +50,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// # Errors
 /// When it does not build.
 pub fn release(context: &Context, objects: Option<&Objects>) -> Result<PathBuf> {
-    build(
-        context,
-        objects,
-        &["--release", "--package", "veltrix", "--bin", "veltrix"],
-    )?;
+    build(context, objects, &["--release", "--package", "veltrix", "--bin", "veltrix"])?;
     Ok(context.target.join("release/veltrix"))
 }
 

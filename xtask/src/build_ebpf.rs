@@ -45,13 +45,8 @@ impl Objects {
     /// Where a build puts them, whether or not they are there.
     #[must_use]
     pub fn of(context: &Context, debug_log: bool) -> Self {
-        let directory = target_directory(context, debug_log)
-            .join(TARGET)
-            .join("release");
-        Self {
-            xdp: directory.join("veltrix-xdp"),
-            lab: directory.join("veltrix-lab"),
-        }
+        let directory = target_directory(context, debug_log).join(TARGET).join("release");
+        Self { xdp: directory.join("veltrix-xdp"), lab: directory.join("veltrix-lab") }
     }
 
     /// The variables under which builds and tests look for them.
@@ -90,10 +85,7 @@ pub fn build(context: &Context, host: &Host, debug_log: bool) -> Result<Objects>
         Ok(found) => found,
         Err(why) => bail!("{why}: run `cargo xtask setup`"),
     };
-    eprintln!(
-        "build-ebpf: {} ({}), {linker_version}",
-        compiler.name, compiler.version
-    );
+    eprintln!("build-ebpf: {} ({}), {linker_version}", compiler.name, compiler.version);
     let mut command = cargo(context, &compiler, &linker, &compiler.cargo);
     command.args([
         "build",
@@ -104,9 +96,7 @@ pub fn build(context: &Context, host: &Host, debug_log: bool) -> Result<Objects>
         TARGET,
         "-Zbuild-std=core",
     ]);
-    command
-        .arg("--target-dir")
-        .arg(target_directory(context, debug_log));
+    command.arg("--target-dir").arg(target_directory(context, debug_log));
     if debug_log {
         command.args(["--features", "debug-log"]);
     }
@@ -139,11 +129,8 @@ pub fn cargo(context: &Context, compiler: &Compiler, linker: &Path, program: &Pa
         ),
     );
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = linker
-        .parent()
-        .map(Path::to_path_buf)
-        .into_iter()
-        .chain(std::env::split_paths(&path));
+    let directories =
+        linker.parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(&path));
     if let Ok(path) = std::env::join_paths(directories) {
         command.env("PATH", path);
     }
@@ -151,11 +138,7 @@ pub fn cargo(context: &Context, compiler: &Compiler, linker: &Path, program: &Pa
 }
 
 fn target_directory(context: &Context, debug_log: bool) -> PathBuf {
-    if debug_log {
-        context.target.join("debug-log")
-    } else {
-        context.target.clone()
-    }
+    if debug_log { context.target.join("debug-log") } else { context.target.clone() }
 }
 
 /// Path, size and instruction counts of an object, for people.

@@ -114,15 +114,10 @@ fn survives(name: &str, keep: Keep) -> bool {
     match keep {
         Keep::Toolchain => true,
         Keep::Nothing => {
-            let of_the_network = [
-                "CARGO_HTTP_",
-                "CARGO_NET_",
-                "CARGO_REGISTR",
-                "CARGO_SOURCE_",
-                "CARGO_TERM_",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
+            let of_the_network =
+                ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix));
             let of_the_compiler = (name == "CARGO" || name.starts_with("CARGO_"))
                 && !of_the_network
                 && !matches!(name, "CARGO_HOME" | "CARGO_BUILD_JOBS");
@@ -185,9 +180,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// When the command cannot be started.
 pub fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))
+    command.status().with_context(|| format!("cannot start {}", shown(command)))
 }
 
 /// A command as one would type it.
@@ -219,24 +212,15 @@ mod tests {
             assert!(!survives(name, Keep::Toolchain), "{name}");
             assert!(!survives(name, Keep::Nothing), "{name}");
         }
-        for name in [
-            "CARGO",
-            "RUSTUP_TOOLCHAIN",
-            "RUSTFLAGS",
-            "RUSTC_WRAPPER",
-            "CARGO_ENCODED_RUSTFLAGS",
-        ] {
+        for name in
+            ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"]
+        {
             assert!(survives(name, Keep::Toolchain), "{name}");
             assert!(!survives(name, Keep::Nothing), "{name}");
         }
-        for name in [
-            "CARGO_HOME",
-            "CARGO_NET_OFFLINE",
-            "CARGO_HTTP_PROXY",
-            "HOME",
-            "PATH",
-            "RUSTUP_HOME",
-        ] {
+        for name in
+            ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_HTTP_PROXY", "HOME", "PATH", "RUSTUP_HOME"]
+        {
             assert!(survives(name, Keep::Nothing), "{name}");
         }
     }
@@ -245,19 +229,13 @@ mod tests {
     fn library_path_keeps_only_what_the_user_set() {
         let mixed = OsString::from("/a/target/debug:/r/toolchains/stable/lib:/opt/lib");
         assert_eq!(without_cargo_directories(&mixed), Some("/opt/lib".into()));
-        assert_eq!(
-            without_cargo_directories(&OsString::from("/a/target/debug/deps")),
-            None
-        );
+        assert_eq!(without_cargo_directories(&OsString::from("/a/target/debug/deps")), None);
     }
 
     #[test]
     fn sbin_is_appended_once() {
         let path = with_sbin(&OsString::from("/usr/bin:/usr/sbin"));
-        assert_eq!(
-            path,
-            OsString::from("/usr/bin:/usr/sbin:/usr/local/sbin:/sbin")
-        );
+        assert_eq!(path, OsString::from("/usr/bin:/usr/sbin:/usr/local/sbin:/sbin"));
     }
 
     #[test]

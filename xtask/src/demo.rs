@@ -28,11 +28,7 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
     /// For the demo: --for 10s, --json, --sockets, ...
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "DEMO ARGS"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "DEMO ARGS")]
     rest: Vec<String>,
 }
 
@@ -74,11 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// # Errors
 /// When an installation step was tried and failed.
 pub fn toolchain(host: &Host, yes: bool) -> Result<Ready> {
-    let consent = if yes {
-        Consent::Given
-    } else {
-        Consent::Implied
-    };
+    let consent = if yes { Consent::Given } else { Consent::Implied };
     setup::ensure(host, &[Part::Ebpf, Part::Lab], consent)
 }
 
@@ -97,10 +89,7 @@ pub fn start(
     let mut command = power::command(power, &tool, &build::variables(&veltrix, objects));
     command.args(args).current_dir(&context.root);
     if *power == Power::Sudo {
-        eprintln!(
-            "{name}: running {} with sudo (the build ran as you)",
-            tool.display()
-        );
+        eprintln!("{name}: running {} with sudo (the build ran as you)", tool.display());
     }
     let error = command.exec();
     Err(anyhow!(error).context(format!("cannot start {}", shown(&command))))

@@ -42,22 +42,13 @@ pub fn program_sections(bytes: &[u8]) -> Result<Vec<Section>> {
                     && s.kind() == SymbolKind::Text
                     && s.size() > 0
             })
-            .map(|s| {
-                (
-                    s.address(),
-                    s.name().unwrap_or("?").to_owned(),
-                    s.size() / SLOT_BYTES,
-                )
-            })
+            .map(|s| (s.address(), s.name().unwrap_or("?").to_owned(), s.size() / SLOT_BYTES))
             .collect();
         functions.sort();
         sections.push(Section {
             name: section.name().unwrap_or("?").to_owned(),
             instructions: section.size() / SLOT_BYTES,
-            functions: functions
-                .into_iter()
-                .map(|(_, name, slots)| (name, slots))
-                .collect(),
+            functions: functions.into_iter().map(|(_, name, slots)| (name, slots)).collect(),
         });
     }
     Ok(sections)
@@ -84,26 +75,14 @@ mod tests {
             h
         };
         for (name, flags, bytes) in sections {
-            headers.push(header(
-                names.len(),
-                elf::SHT_PROGBITS,
-                *flags,
-                body.len(),
-                *bytes,
-            ));
+            headers.push(header(names.len(), elf::SHT_PROGBITS, *flags, body.len(), *bytes));
             names.extend_from_slice(name.as_bytes());
             names.push(0);
             body.resize(body.len() + bytes, 0);
         }
         let name_of_names = names.len();
         names.extend_from_slice(b".shstrtab\0");
-        headers.push(header(
-            name_of_names,
-            elf::SHT_STRTAB,
-            0,
-            body.len(),
-            names.len(),
-        ));
+        headers.push(header(name_of_names, elf::SHT_STRTAB, 0, body.len(), names.len()));
         body.extend_from_slice(&names);
         let table = body.len() as u64;
         for h in &headers {
@@ -131,10 +110,7 @@ mod tests {
             ("syscall", code, 16),
         ]);
         let found = program_sections(&bytes).unwrap();
-        let counts: Vec<_> = found
-            .iter()
-            .map(|s| (s.name.as_str(), s.instructions))
-            .collect();
+        let counts: Vec<_> = found.iter().map(|s| (s.name.as_str(), s.instructions)).collect();
         assert_eq!(counts, [("xdp", 305), ("syscall", 2)]);
     }
 

@@ -47,11 +47,7 @@ impl Host {
             .unwrap_or_default();
         path.extend(cargo_bin());
         path.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
-        Self {
-            root: "/".into(),
-            path,
-            ask: Box::new(ask),
-        }
+        Self { root: "/".into(), path, ask: Box::new(ask) }
     }
 
     /// A described machine, for tests.
@@ -69,10 +65,7 @@ impl Host {
     /// The first executable of that name on the search path.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<PathBuf> {
-        self.path
-            .iter()
-            .map(|directory| directory.join(name))
-            .find(|file| is_executable(file))
+        self.path.iter().map(|directory| directory.join(name)).find(|file| is_executable(file))
     }
 
     /// What a program prints, or `None` when it cannot be run or fails.
@@ -108,12 +101,11 @@ impl Host {
         let (rustc, cargo) = (self.at("/usr/bin/rustc"), self.at("/usr/bin/cargo"));
         if !is_executable(&rustc) || !is_executable(&cargo) {
             return Err(
-                "no /usr/bin/rustc with /usr/bin/cargo (packages rustc-web, cargo-web)".into(),
+                "no /usr/bin/rustc with /usr/bin/cargo (packages rustc-web, cargo-web)".into()
             );
         }
-        let version = self
-            .first_line(&rustc, &["--version"])
-            .ok_or("/usr/bin/rustc --version fails")?;
+        let version =
+            self.first_line(&rustc, &["--version"]).ok_or("/usr/bin/rustc --version fails")?;
         if !is_new_enough(&version) {
             let (major, minor) = RUSTC_MIN;
             return Err(format!(
@@ -123,23 +115,14 @@ impl Host {
         if !self.has_library_source(&rustc) {
             return Err("/usr/bin/rustc has no library source (package rust-web-src)".into());
         }
-        Ok(Compiler {
-            name: "Debian's rustc-web".into(),
-            rustc,
-            cargo,
-            version,
-        })
+        Ok(Compiler { name: "Debian's rustc-web".into(), rustc, cargo, version })
     }
 
     fn rustup_compiler(&self) -> Result<Compiler, String> {
         let rustup = self.find("rustup").ok_or("no rustup")?;
-        let list = self
-            .ask(&rustup, &["toolchain", "list"])
-            .unwrap_or_default();
-        let mut toolchains: Vec<&str> = list
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .collect();
+        let list = self.ask(&rustup, &["toolchain", "list"]).unwrap_or_default();
+        let mut toolchains: Vec<&str> =
+            list.lines().filter_map(|line| line.split_whitespace().next()).collect();
         toolchains.sort_by_key(|name| !name.starts_with("nightly"));
         for name in &toolchains {
             let Some(sysroot) =
@@ -154,18 +137,10 @@ impl Host {
             }
             let version = self.first_line(&rustc, &["--version"]).unwrap_or_default();
             if is_new_enough(&version) {
-                return Ok(Compiler {
-                    name: format!("rustup's {name}"),
-                    rustc,
-                    cargo,
-                    version,
-                });
+                return Ok(Compiler { name: format!("rustup's {name}"), rustc, cargo, version });
             }
         }
-        Err(format!(
-            "no rustup toolchain has rust-src (looked at {})",
-            list_or_none(&toolchains)
-        ))
+        Err(format!("no rustup toolchain has rust-src (looked at {})", list_or_none(&toolchains)))
     }
 
     fn has_library_source(&self, rustc: &Path) -> bool {
@@ -178,24 +153,17 @@ impl Host {
     /// # Errors
     /// What is wrong with it.
     pub fn bpf_linker(&self) -> Result<(PathBuf, String), String> {
-        let path = self
-            .find("bpf-linker")
-            .ok_or("no bpf-linker on PATH or in cargo's bin directory")?;
+        let path =
+            self.find("bpf-linker").ok_or("no bpf-linker on PATH or in cargo's bin directory")?;
         let version = self.first_line(&path, &["--version"]).ok_or_else(|| {
-            format!(
-                "{} does not start (its LLVM library may be gone)",
-                path.display()
-            )
+            format!("{} does not start (its LLVM library may be gone)", path.display())
         })?;
         Ok((path, version))
     }
 
     fn first_line(&self, program: &Path, args: &[&str]) -> Option<String> {
         let text = self.ask(program, args)?;
-        text.lines()
-            .next()
-            .map(|line| line.trim().to_owned())
-            .filter(|line| !line.is_empty())
+        text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
     }
 }
 
@@ -215,10 +183,7 @@ fn ask(program: &Path, args: &[&str]) -> Option<String> {
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -239,11 +204,7 @@ fn is_new_enough(version: &str) -> bool {
 }
 
 fn list_or_none(names: &[&str]) -> String {
-    if names.is_empty() {
-        "none installed".into()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none installed".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]
@@ -261,10 +222,7 @@ pub mod tests {
             let root = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&root);
             fs::create_dir_all(root.join("usr/bin")).unwrap();
-            Self {
-                root,
-                answers: Vec::new(),
-            }
+            Self { root, answers: Vec::new() }
         }
 
         pub fn file(self, path: &str) -> Self {
@@ -298,10 +256,7 @@ pub mod tests {
                         .chain(args.iter().copied())
                         .collect::<Vec<_>>()
                         .join(" ");
-                    answers
-                        .iter()
-                        .find(|(q, _)| *q == question)
-                        .map(|(_, answer)| answer.clone())
+                    answers.iter().find(|(q, _)| *q == question).map(|(_, answer)| answer.clone())
                 }),
             )
         }
@@ -334,13 +289,7 @@ pub mod tests {
     #[test]
     fn debian_compiler_without_source_or_too_old_is_refused_by_name() {
         let without = debian("deb-nosrc", "rustc 1.96.0\n");
-        assert!(
-            without
-                .host()
-                .bpf_compiler()
-                .unwrap_err()
-                .contains("rust-web-src")
-        );
+        assert!(without.host().bpf_compiler().unwrap_err().contains("rust-web-src"));
         let old = debian("deb-old", "rustc 1.85.0\n").directory(SOURCE);
         assert!(old.host().bpf_compiler().unwrap_err().contains("1.85.0"));
     }
@@ -351,40 +300,22 @@ pub mod tests {
             .file("cargo/bin/rustup")
             .file("tc/nightly/bin/cargo")
             .directory("tc/nightly/lib/rustlib/src/rust/library")
-            .answer(
-                "rustup toolchain list",
-                "stable-x (active, default)\nnightly-x\n",
-            )
-            .answer(
-                "rustup run nightly-x rustc --print sysroot",
-                "{root}/tc/nightly\n",
-            )
+            .answer("rustup toolchain list", "stable-x (active, default)\nnightly-x\n")
+            .answer("rustup run nightly-x rustc --print sysroot", "{root}/tc/nightly\n")
             .answer("rustc --version", "rustc 1.98.0-nightly\n");
-        assert_eq!(
-            fake.host().bpf_compiler().unwrap().name,
-            "rustup's nightly-x"
-        );
+        assert_eq!(fake.host().bpf_compiler().unwrap().name, "rustup's nightly-x");
     }
 
     #[test]
     fn bare_machine_says_what_was_looked_at() {
         let why = Fake::new("bare").host().bpf_compiler().unwrap_err();
-        assert!(
-            why.contains("rustc-web") && why.contains("no rustup"),
-            "{why}"
-        );
+        assert!(why.contains("rustc-web") && why.contains("no rustup"), "{why}");
     }
 
     #[test]
     fn linker_that_does_not_start_is_not_taken() {
         let broken = Fake::new("linker-broken").file("cargo/bin/bpf-linker");
-        assert!(
-            broken
-                .host()
-                .bpf_linker()
-                .unwrap_err()
-                .contains("does not start")
-        );
+        assert!(broken.host().bpf_linker().unwrap_err().contains("does not start"));
         let works = Fake::new("linker-ok")
             .file("cargo/bin/bpf-linker")
             .answer("bpf-linker --version", "bpf-linker 0.13.0\n");

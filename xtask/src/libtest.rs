@@ -150,9 +150,7 @@ impl Parser {
 }
 
 fn section_name(line: &str) -> Option<&str> {
-    line.strip_prefix("---- ")?
-        .strip_suffix(" ----")?
-        .strip_suffix(" stdout")
+    line.strip_prefix("---- ")?.strip_suffix(" ----")?.strip_suffix(" stdout")
 }
 
 fn starts_a_word(line: &str, at: usize) -> bool {
@@ -184,19 +182,9 @@ mod tests {
             "\nrunning 4 tests\ntest a ... ok\ntest b ... FAILED\ntest c ... ignored, slow\ntest d ... ok\n\n\
              test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.10s\n",
         );
-        assert_eq!(
-            parser.counts(false),
-            Counts {
-                passed: 2,
-                failed: 1,
-                skipped: 1
-            }
-        );
+        assert_eq!(parser.counts(false), Counts { passed: 2, failed: 1, skipped: 1 });
         assert_eq!(parser.failed_tests().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(
-            parser.skip_lines().collect::<Vec<_>>(),
-            ["c: ignored, slow"]
-        );
+        assert_eq!(parser.skip_lines().collect::<Vec<_>>(), ["c: ignored, slow"]);
     }
 
     #[test]
@@ -205,14 +193,7 @@ mod tests {
             "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
              running 12 tests\ntest result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            parser.counts(true),
-            Counts {
-                passed: 13,
-                failed: 0,
-                skipped: 0
-            }
-        );
+        assert_eq!(parser.counts(true), Counts { passed: 13, failed: 0, skipped: 0 });
     }
 
     #[test]
@@ -223,20 +204,9 @@ mod tests {
              ---- veth::two stdout ----\n[lab] skipped: needs CAP_NET_ADMIN\n\n\nsuccesses:\n    veth::one\n\n\
              test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            parser.counts(true),
-            Counts {
-                passed: 1,
-                failed: 0,
-                skipped: 2
-            }
-        );
+        assert_eq!(parser.counts(true), Counts { passed: 1, failed: 0, skipped: 2 });
         assert_eq!(parser.skip_lines().count(), 3);
-        assert!(
-            parser
-                .skip_lines()
-                .any(|line| line == "veth::two: needs CAP_NET_ADMIN")
-        );
+        assert!(parser.skip_lines().any(|line| line == "veth::two: needs CAP_NET_ADMIN"));
     }
 
     #[test]
@@ -245,14 +215,7 @@ mod tests {
             "running 2 tests\ntest a ... skipped: no veth\nok\ntest b ... ok\nskipped: no veth\n\
              test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            parser.counts(true),
-            Counts {
-                passed: 1,
-                failed: 0,
-                skipped: 1
-            }
-        );
+        assert_eq!(parser.counts(true), Counts { passed: 1, failed: 0, skipped: 1 });
     }
 
     #[test]
@@ -262,49 +225,21 @@ mod tests {
              thread 'a' panicked: VELTRIX_TEST_REQUIRE is set\n\n\
              test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            parser.counts(false),
-            Counts {
-                passed: 0,
-                failed: 1,
-                skipped: 0
-            }
-        );
+        assert_eq!(parser.counts(false), Counts { passed: 0, failed: 1, skipped: 0 });
     }
 
     #[test]
     fn dying_counts_as_a_failure() {
         let killed = parse("running 2 tests\ntest a ... ok\n");
-        assert_eq!(
-            killed.counts(false),
-            Counts {
-                passed: 0,
-                failed: 1,
-                skipped: 0
-            }
-        );
-        assert_eq!(
-            parse("running 2 tests\ntest a ... ok\ntest b ... ").unfinished(),
-            Some("b")
-        );
+        assert_eq!(killed.counts(false), Counts { passed: 0, failed: 1, skipped: 0 });
+        assert_eq!(parse("running 2 tests\ntest a ... ok\ntest b ... ").unfinished(), Some("b"));
         assert_eq!(killed.unfinished(), None);
         let left_early = parse("running 2 tests\ntest a ... ok\n");
-        assert_eq!(
-            left_early.counts(true).failed,
-            1,
-            "exit status 0 without a result"
-        );
+        assert_eq!(left_early.counts(true).failed, 1, "exit status 0 without a result");
         let after_the_result = parse(
             "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            after_the_result.counts(false),
-            Counts {
-                passed: 1,
-                failed: 1,
-                skipped: 0
-            }
-        );
+        assert_eq!(after_the_result.counts(false), Counts { passed: 1, failed: 1, skipped: 0 });
     }
 
     #[test]
@@ -314,42 +249,17 @@ mod tests {
              test b ... FAILED\ntest result: ok. 9 passed; 0 failed\n\n\nsuccesses:\n    a\n\n\
              test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
-        assert_eq!(
-            parser.counts(true),
-            Counts {
-                passed: 1,
-                failed: 0,
-                skipped: 0
-            }
-        );
+        assert_eq!(parser.counts(true), Counts { passed: 1, failed: 0, skipped: 0 });
         assert_eq!(parser.failed_tests().count(), 0);
     }
 
     #[test]
     fn own_harness_is_one_test() {
-        assert_eq!(
-            parse("all good\n").counts(true),
-            Counts {
-                passed: 1,
-                failed: 0,
-                skipped: 0
-            }
-        );
-        assert_eq!(
-            parse("bad\n").counts(false),
-            Counts {
-                passed: 0,
-                failed: 1,
-                skipped: 0
-            }
-        );
+        assert_eq!(parse("all good\n").counts(true), Counts { passed: 1, failed: 0, skipped: 0 });
+        assert_eq!(parse("bad\n").counts(false), Counts { passed: 0, failed: 1, skipped: 0 });
         assert_eq!(
             parse("skipped: no veth\n").counts(true),
-            Counts {
-                passed: 0,
-                failed: 0,
-                skipped: 1
-            }
+            Counts { passed: 0, failed: 0, skipped: 1 }
         );
     }
 

@@ -37,11 +37,7 @@ enum Step {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let context = Context::new()?;
     let host = Host::this();
-    let consent = if args.yes {
-        Consent::Given
-    } else {
-        Consent::Implied
-    };
+    let consent = if args.yes { Consent::Given } else { Consent::Implied };
     // What cannot be installed is named by the step that wants it.
     setup::ensure(&host, &[Part::Lint], consent)?;
     let steps: [(&str, &dyn Fn() -> Result<Step>); 5] = [
@@ -63,10 +59,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 format!("FAILED: {error:#}")
             }
         };
-        let line = format!(
-            "lint: {name:<16} {:>6.1} s  {verdict}",
-            started.elapsed().as_secs_f64()
-        );
+        let line =
+            format!("lint: {name:<16} {:>6.1} s  {verdict}", started.elapsed().as_secs_f64());
         eprintln!("{line}");
         lines.push(line);
     }
@@ -74,11 +68,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("\nlint: there are findings");
         lines.iter().for_each(|line| eprintln!("{line}"));
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn fmt(context: &Context) -> Result<Step> {
@@ -106,42 +96,26 @@ fn clippy_ebpf(context: &Context, host: &Host) -> Result<Step> {
     let compiler = match host.bpf_compiler() {
         Ok(compiler) => compiler,
         Err(why) => {
-            return Ok(Step::LeftOut(format!(
-                "{why}; `cargo xtask setup` installs one"
-            )));
+            return Ok(Step::LeftOut(format!("{why}; `cargo xtask setup` installs one")));
         }
     };
     let linker = match host.bpf_linker() {
         Ok((linker, _)) => linker,
         Err(why) => {
-            return Ok(Step::LeftOut(format!(
-                "{why}; `cargo xtask setup` installs it"
-            )));
+            return Ok(Step::LeftOut(format!("{why}; `cargo xtask setup` installs it")));
         }
     };
     let clippy = clippy_beside(&compiler);
     let program = clippy.as_deref().unwrap_or(&compiler.cargo);
     let mut command = build_ebpf::cargo(context, &compiler, &linker, program);
     command.arg(if clippy.is_some() { "clippy" } else { "check" });
-    command.args([
-        "--quiet",
-        "--release",
-        "--package",
-        "veltrix-ebpf",
-        "--package",
-        "veltrix-abi",
-    ]);
-    command
-        .args(["--target", TARGET, "-Zbuild-std=core"])
-        .arg("--target-dir")
-        .arg(&context.target);
+    command.args(["--quiet", "--release", "--package", "veltrix-ebpf", "--package", "veltrix-abi"]);
+    command.args(["--target", TARGET, "-Zbuild-std=core"]).arg("--target-dir").arg(&context.target);
     if clippy.is_some() {
         command.args(["--", "-Dwarnings"]);
     } else {
-        let flags = command
-            .get_envs()
-            .find(|(key, _)| *key == "RUSTFLAGS")
-            .and_then(|(_, value)| value);
+        let flags =
+            command.get_envs().find(|(key, _)| *key == "RUSTFLAGS").and_then(|(_, value)| value);
         let denied = format!("{} -Dwarnings", flags.unwrap_or_default().to_string_lossy());
         command.env("RUSTFLAGS", denied);
     }
@@ -157,10 +131,7 @@ fn clippy_ebpf(context: &Context, host: &Host) -> Result<Step> {
 
 fn clippy_beside(compiler: &Compiler) -> Option<std::path::PathBuf> {
     let directory = compiler.cargo.parent()?;
-    let (clippy, driver) = (
-        directory.join("cargo-clippy"),
-        directory.join("clippy-driver"),
-    );
+    let (clippy, driver) = (directory.join("cargo-clippy"), directory.join("clippy-driver"));
     (clippy.is_file() && driver.is_file()).then_some(clippy)
 }
 

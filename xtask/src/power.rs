@@ -46,10 +46,7 @@ impl Power {
             return Self::Own;
         }
         if let Err(why) = sudo(host) {
-            return Self::None(format!(
-                "this process lacks {} and {why}",
-                missing.join(", ")
-            ));
+            return Self::None(format!("this process lacks {} and {why}", missing.join(", ")));
         }
         // Root in a container need not have them either.
         let missing = missing_through_sudo();
@@ -98,10 +95,8 @@ pub fn missing_capabilities() -> Vec<&'static str> {
 }
 
 fn missing_through_sudo() -> Vec<&'static str> {
-    let output = sudo_command()
-        .args(["cat", "/proc/self/status"])
-        .stderr(Stdio::inherit())
-        .output();
+    let output =
+        sudo_command().args(["cat", "/proc/self/status"]).stderr(Stdio::inherit()).output();
     let text = output
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
@@ -113,36 +108,18 @@ fn status_line(key: &str) -> Option<String> {
 }
 
 fn line_of(status: &str, key: &str) -> Option<String> {
-    Some(
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))?
-            .trim()
-            .to_owned(),
-    )
+    Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim().to_owned())
 }
 
 fn missing_of(hex: &str) -> Vec<&'static str> {
     let effective = u64::from_str_radix(hex, 16).unwrap_or(0);
-    NEEDED
-        .iter()
-        .filter(|(bit, _)| effective & (1 << bit) == 0)
-        .map(|(_, name)| *name)
-        .collect()
+    NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
 }
 
 /// Variables an elevated executable is to see beside the ones it is given:
 /// they change what it prints or finds, not what it may do.
-const PASSED_THROUGH: [&str; 8] = [
-    "PATH",
-    "TERM",
-    "COLUMNS",
-    "NO_COLOR",
-    "RUST_BACKTRACE",
-    "RUST_LOG",
-    "CI",
-    "PROPTEST_CASES",
-];
+const PASSED_THROUGH: [&str; 8] =
+    ["PATH", "TERM", "COLUMNS", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "CI", "PROPTEST_CASES"];
 
 /// A command for `executable`, elevated when `power` says so.
 #[must_use]
@@ -155,9 +132,7 @@ pub fn command(power: &Power, executable: &Path, variables: &[(&str, &OsStr)]) -
     let mut command = sudo_command();
     command.arg("env");
     let ours = crate::context::clean_environment(Keep::Toolchain);
-    let passed = ours
-        .iter()
-        .filter(|(key, _)| PASSED_THROUGH.iter().any(|name| key == name));
+    let passed = ours.iter().filter(|(key, _)| PASSED_THROUGH.iter().any(|name| key == name));
     for (key, value) in passed.map(|(k, v)| (k.as_os_str(), v.as_os_str())) {
         command.arg(assignment(key, value));
     }
@@ -202,10 +177,7 @@ mod tests {
     fn sudo_gets_the_variables_on_its_command_line() {
         let variables = [("VELTRIX_BIN", OsStr::new("/b in/veltrix"))];
         let command = command(&Power::Sudo, Path::new("/t/demo"), &variables);
-        let args: Vec<_> = command
-            .get_args()
-            .map(|a| a.to_string_lossy().into_owned())
-            .collect();
+        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         let env = args.iter().position(|a| a == "env").unwrap();
         assert!(args[env..].contains(&"VELTRIX_BIN=/b in/veltrix".to_owned()));
         assert_eq!(args.last().unwrap(), "/t/demo");

@@ -97,18 +97,12 @@ struct Plan<'a> {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let context = Context::new()?;
     let host = Host::this();
-    let consent = if args.yes {
-        Consent::Given
-    } else {
-        Consent::Implied
-    };
+    let consent = if args.yes { Consent::Given } else { Consent::Implied };
     let mut left_out = Vec::new();
     let objects = match setup::ensure(&host, &[Part::Ebpf, Part::Lab], consent)? {
         Ready::Yes => Some(build_ebpf::build(&context, &host, false)?),
         Ready::No(why) => {
-            left_out.push(format!(
-                "the kernel half and every test that loads it: {why}"
-            ));
+            left_out.push(format!("the kernel half and every test that loads it: {why}"));
             None
         }
     };
@@ -120,13 +114,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     build::build(&context, objects.as_ref(), &["--workspace", "--bins"])?;
     let executables = build_tests(&context, objects.as_ref())?;
     let binary = context.target.join("debug/veltrix");
-    let plan = Plan {
-        context: &context,
-        power,
-        binary,
-        objects,
-        filter: args.filter.as_deref(),
-    };
+    let plan = Plan { context: &context, power, binary, objects, filter: args.filter.as_deref() };
 
     let (privileged, plain): (Vec<_>, Vec<_>) =
         executables.iter().partition(|e| e.package == PRIVILEGED);
@@ -155,19 +143,11 @@ fn find_power(host: &Host, no_elevate: bool) -> Power {
 
 fn build_tests(context: &Context, objects: Option<&Objects>) -> Result<Vec<Executable>> {
     let mut command = context.cargo();
-    command.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
     if let Some(objects) = objects {
         command.envs(objects.variables());
     }
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
+    let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !output.status.success() {
         bail!("the tests do not build");
     }
@@ -197,12 +177,7 @@ fn test_executable(line: &str) -> Option<Executable> {
         "bin" | "example" => format!("{kind} {name}"),
         _ => kind.to_owned(),
     };
-    Some(Executable {
-        package,
-        target,
-        path,
-        directory,
-    })
+    Some(Executable { package, target, path, directory })
 }
 
 /// `path+file:///x/tests#veltrix-tests@0.1.0`, or `...#0.1.0` when the
@@ -211,11 +186,7 @@ fn package_name(id: &str, directory: &Path) -> String {
     let fragment = id.rsplit('#').next().unwrap_or(id);
     match fragment.split_once('@') {
         Some((name, _)) => name.to_owned(),
-        None => directory
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        None => directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
     }
 }
 
@@ -230,10 +201,7 @@ fn run_executable(plan: &Plan, executable: &Executable, privileged: bool) -> Res
     }
     let power = if privileged { &plan.power } else { &Power::Own };
     let mut command = power::command(power, Path::new("timeout"), &variables);
-    command
-        .args(timeout_args())
-        .arg(&executable.path)
-        .arg("--show-output");
+    command.args(timeout_args()).arg(&executable.path).arg("--show-output");
     if privileged {
         command.arg("--test-threads=1");
     }
@@ -297,27 +265,16 @@ fn observe(label: String, command: &mut Command) -> Result<Outcome> {
 fn follow(child: &mut Child, started: Instant, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
     let (sender, lines) = mpsc::channel();
     let streams: [Option<Box<dyn Read + Send>>; 2] = [
-        child
-            .stdout
-            .take()
-            .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
-        child
-            .stderr
-            .take()
-            .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
     ];
     for stream in streams.into_iter().flatten() {
         let sender = sender.clone();
         thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
-            while reader
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|bytes| bytes > 0)
-            {
-                let text = String::from_utf8_lossy(&line)
-                    .trim_end_matches(['\n', '\r'])
-                    .to_owned();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
                 line.clear();
                 if sender.send(text).is_err() {
                     break;
@@ -355,36 +312,21 @@ fn follow(child: &mut Child, started: Instant, mut each: impl FnMut(&str)) -> Re
 /// How an executable ended when not by its own decision.
 fn bad_end(status: ExitStatus) -> Option<String> {
     if status.code() == Some(TIMED_OUT) {
-        return Some(format!(
-            "ran over {} minutes and was killed",
-            RUN_TIME_MAX.as_secs() / 60
-        ));
+        return Some(format!("ran over {} minutes and was killed", RUN_TIME_MAX.as_secs() / 60));
     }
     // A shell, sudo or timeout in between turns signal N into status 128 + N.
-    let signal = status.signal().or_else(|| {
-        status
-            .code()
-            .filter(|code| *code > 128)
-            .map(|code| code - 128)
-    });
+    let signal =
+        status.signal().or_else(|| status.code().filter(|code| *code > 128).map(|code| code - 128));
     signal.map(|signal| format!("died by signal {signal}"))
 }
 
 fn conclude(outcomes: &[Outcome], left_out: &[String], any_skip_fails: bool) -> ExitCode {
     let mut total = Counts::default();
     println!("\n=== summary");
-    let width = outcomes
-        .iter()
-        .map(|outcome| outcome.label.len())
-        .max()
-        .unwrap_or(0);
+    let width = outcomes.iter().map(|outcome| outcome.label.len()).max().unwrap_or(0);
     for outcome in outcomes {
         total.add(&outcome.counts);
-        let Counts {
-            passed,
-            failed,
-            skipped,
-        } = outcome.counts;
+        let Counts { passed, failed, skipped } = outcome.counts;
         println!(
             "{:<width$}  {passed:>4} passed {failed:>4} failed {skipped:>4} skipped  {:>6.1} s",
             outcome.label, outcome.seconds
@@ -397,27 +339,15 @@ fn conclude(outcomes: &[Outcome], left_out: &[String], any_skip_fails: bool) -> 
             .for_each(|failure| println!("failed: {}: {failure}", outcome.label));
     }
     for outcome in outcomes {
-        outcome
-            .skips
-            .iter()
-            .for_each(|skip| println!("skipped: {}: {skip}", outcome.label));
+        outcome.skips.iter().for_each(|skip| println!("skipped: {}: {skip}", outcome.label));
     }
-    left_out
-        .iter()
-        .for_each(|what| println!("left out: {what}"));
+    left_out.iter().for_each(|what| println!("left out: {what}"));
     let verdict = verdict(&total, any_skip_fails);
     if let Err(why) = &verdict {
         println!("{why}");
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
-    if verdict.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn verdict(total: &Counts, any_skip_fails: bool) -> Result<(), &'static str> {
@@ -441,10 +371,7 @@ mod tests {
             "manifest_path":"/x/tests/Cargo.toml","target":{"kind":["test"],"name":"packet_path"},
             "profile":{"test":true},"executable":"/x/target/debug/deps/packet_path-1"}"#;
         let found = test_executable(line).unwrap();
-        assert_eq!(
-            (found.package.as_str(), found.target.as_str()),
-            (PRIVILEGED, "packet_path")
-        );
+        assert_eq!((found.package.as_str(), found.target.as_str()), (PRIVILEGED, "packet_path"));
         assert_eq!(found.directory, Path::new("/x/tests"));
         assert!(test_executable(&line.replace("\"test\":true", "\"test\":false")).is_none());
         assert!(
@@ -458,44 +385,24 @@ mod tests {
     #[test]
     fn package_is_named_by_the_id_or_its_directory() {
         assert_eq!(
-            package_name(
-                "path+file:///x/userspace#veltrix@0.1.0",
-                Path::new("/x/userspace")
-            ),
+            package_name("path+file:///x/userspace#veltrix@0.1.0", Path::new("/x/userspace")),
             "veltrix"
         );
-        assert_eq!(
-            package_name("path+file:///x/xtask#0.1.0", Path::new("/x/xtask")),
-            "xtask"
-        );
+        assert_eq!(package_name("path+file:///x/xtask#0.1.0", Path::new("/x/xtask")), "xtask");
     }
 
     #[test]
     fn signals_and_the_time_limit_are_named() {
-        assert_eq!(
-            bad_end(ExitStatus::from_raw(9)).unwrap(),
-            "died by signal 9"
-        );
-        assert_eq!(
-            bad_end(ExitStatus::from_raw(139 << 8)).unwrap(),
-            "died by signal 11"
-        );
-        assert!(
-            bad_end(ExitStatus::from_raw(TIMED_OUT << 8))
-                .unwrap()
-                .contains("15 minutes")
-        );
+        assert_eq!(bad_end(ExitStatus::from_raw(9)).unwrap(), "died by signal 9");
+        assert_eq!(bad_end(ExitStatus::from_raw(139 << 8)).unwrap(), "died by signal 11");
+        assert!(bad_end(ExitStatus::from_raw(TIMED_OUT << 8)).unwrap().contains("15 minutes"));
         assert_eq!(bad_end(ExitStatus::from_raw(101 << 8)), None);
         assert_eq!(bad_end(ExitStatus::from_raw(0)), None);
     }
 
     #[test]
     fn verdicts() {
-        let counts = |passed, failed, skipped| Counts {
-            passed,
-            failed,
-            skipped,
-        };
+        let counts = |passed, failed, skipped| Counts { passed, failed, skipped };
         assert!(verdict(&counts(3, 0, 0), true).is_ok());
         assert!(verdict(&counts(3, 0, 1), false).is_ok());
         assert!(verdict(&counts(3, 0, 1), true).is_err());
@@ -511,14 +418,7 @@ mod tests {
         let started = Instant::now();
         let outcome = observe("shell".into(), &mut command).unwrap();
         assert!(started.elapsed() < Duration::from_secs(10));
-        assert_eq!(
-            outcome.counts,
-            Counts {
-                passed: 1,
-                failed: 1,
-                skipped: 0
-            }
-        );
+        assert_eq!(outcome.counts, Counts { passed: 1, failed: 1, skipped: 0 });
         assert_eq!(outcome.failures, ["died by signal 9"]);
     }
 }

@@ -53,9 +53,11 @@ const _: () = assert!(PAYLOAD_BYTES_MAX_DEFAULT.is_multiple_of(8));
 const _: () = assert!(PAYLOAD_BYTES_LIMIT.is_multiple_of(8));
 const _: () = assert!(BUCKETS.is_power_of_two());
 // One event of the largest payload fits the default datagram.
-const _: () =
-    assert!(HEADER_BYTES + EVENT_FIXED_BYTES + EVENT_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX_DEFAULT);
+const _: () = assert!(
+    HEADER_BYTES + EVENT_FIXED_BYTES + EVENT_PAYLOAD_BYTES_MAX <= PAYLOAD_BYTES_MAX_DEFAULT
+);
 // The acks of one event, with its original epoch, fit the request they answer.
-const _: () = assert!(HEADER_BYTES + ACK_ENTRY_FIXED_BYTES + 8 + 8 <= HEADER_BYTES + EVENT_FIXED_BYTES);
+const _: () =
+    assert!(HEADER_BYTES + ACK_ENTRY_FIXED_BYTES + 8 + 8 <= HEADER_BYTES + EVENT_FIXED_BYTES);
 // A count travels as u16, and a full datagram of the largest size stays far below.
 const _: () = assert!(events_max(PAYLOAD_BYTES_LIMIT) < u16::MAX as usize);

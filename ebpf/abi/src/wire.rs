@@ -9,8 +9,9 @@
 //!          \__ CRC32C of every byte from 8 on (without the tag of a sealed datagram)
 //! ```
 //!
-//! Magic, CRC and version keep their places in every version to come, so a
-//! node can refuse by name what it does not speak.
+//! Magic, CRC, version, the kinds of today, session and sequence keep their
+//! places in every version to come, so a node can refuse by name what it does
+//! not speak, and never answers an answer.
 
 use crate::exits::Exit;
 use crate::limits::{
@@ -253,7 +254,8 @@ pub enum Request<'a> {
 }
 
 /// Splits and checks a datagram as a server receives it: CRC, version, kind,
-/// flags, reserved fields, and that count and lengths fill it exactly.
+/// flags, reserved fields, and that count and lengths fill it exactly. The
+/// magic was looked at before ([`crate::frame::check_payload`]).
 ///
 /// # Errors
 ///
@@ -270,9 +272,8 @@ pub fn decode<'a>(
     let header = Header::read(head);
     let sealed = header.flags & FLAG_SEALED != 0 && header.version == VERSION;
     let tag_bytes = if sealed { TAG_BYTES } else { 0 };
-    let Some(body) = datagram
-        .get(HEADER_BYTES..)
-        .and_then(|b| b.get(..b.len().checked_sub(tag_bytes)?))
+    let Some(body) =
+        datagram.get(HEADER_BYTES..).and_then(|b| b.get(..b.len().checked_sub(tag_bytes)?))
     else {
         return Err(Exit::Checksum);
     };
@@ -280,7 +281,11 @@ pub fn decode<'a>(
         return Err(Exit::Checksum);
     }
     if header.version != VERSION {
-        return Err(Exit::Version);
+        // Two servers of different versions must not refuse each other for ever.
+        return Err(match Kind::from_code(header.kind) {
+            Some(kind) if is_reply(kind) => Exit::ReplyKind,
+            _ => Exit::Version,
+        });
     }
     let Some(kind) = Kind::from_code(header.kind) else {
         return Err(Exit::Kind);
@@ -378,7 +383,8 @@ impl<'a> Event<'a> {
         put(out, 40, self.kind.to_le_bytes());
         put(out, 42, (self.payload.len() as u16).to_le_bytes());
         put(out, 44, self.reserved.to_le_bytes());
-        out[EVENT_FIXED_BYTES..EVENT_FIXED_BYTES + self.payload.len()].copy_from_slice(self.payload);
+        out[EVENT_FIXED_BYTES..EVENT_FIXED_BYTES + self.payload.len()]
+            .copy_from_slice(self.payload);
         out[EVENT_FIXED_BYTES + self.payload.len()..].fill(0);
         bytes
     }

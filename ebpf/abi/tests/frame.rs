@@ -13,11 +13,7 @@ const PORT: u16 = 4_747;
 fn frame(tags: usize, v6: bool, options: usize, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     for tag in 0..tags {
-        out.extend(if tag == 0 && tags == 2 {
-            [0x88, 0xa8]
-        } else {
-            [0x81, 0x00]
-        });
+        out.extend(if tag == 0 && tags == 2 { [0x88, 0xa8] } else { [0x81, 0x00] });
         out.extend([0, 9]);
     }
     let udp_bytes = (8 + payload.len()) as u16;
@@ -65,10 +61,7 @@ fn consistent(bytes: &[u8]) {
         }
         Err(exit) => {
             assert!(exit.is_xdp());
-            assert!(
-                matches!(exit.action(), Action::Pass | Action::Drop),
-                "{exit:?}"
-            );
+            assert!(matches!(exit.action(), Action::Pass | Action::Drop), "{exit:?}");
         }
     }
 }

@@ -40,18 +40,8 @@ fn event() -> impl Strategy<Value = Owned> {
     let payload = prop::collection::vec(any::<u8>(), 0..=64);
     let largest = prop::collection::vec(any::<u8>(), EVENT_PAYLOAD_BYTES_MAX);
     let payload = prop_oneof![8 => payload, 1 => largest];
-    (
-        any::<[u8; 16]>(),
-        any::<(u64, u64, u64)>(),
-        any::<u16>(),
-        payload,
-    )
-        .prop_map(|(key, numbers, kind, payload)| Owned {
-            key,
-            numbers,
-            kind,
-            payload,
-        })
+    (any::<[u8; 16]>(), any::<(u64, u64, u64)>(), any::<u16>(), payload)
+        .prop_map(|(key, numbers, kind, payload)| Owned { key, numbers, kind, payload })
 }
 
 fn header(kind: Kind) -> impl Strategy<Value = Header> {
@@ -79,26 +69,14 @@ fn events_datagram(header: Header, mode: Mode, events: &[Owned]) -> Vec<u8> {
         body.resize(at + event.event().wire_bytes(), 0xee);
         event.event().write(&mut body[at..]);
     }
-    datagram(
-        &Header {
-            mode: mode as u8,
-            count: events.len() as u16,
-            ..header
-        },
-        &body,
-    )
+    datagram(&Header { mode: mode as u8, count: events.len() as u16, ..header }, &body)
 }
 
 /// Decodes with the CRC made right again, so that what lies behind it is reached.
 fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
     if bytes.len() >= HEADER_BYTES {
         let sealed = bytes[11] & FLAG_SEALED != 0 && bytes[8] == 1;
-        let end = bytes.len()
-            - if sealed {
-                16.min(bytes.len() - HEADER_BYTES)
-            } else {
-                0
-            };
+        let end = bytes.len() - if sealed { 16.min(bytes.len() - HEADER_BYTES) } else { 0 };
         finish(&mut bytes[..end], crc);
     }
     bytes
@@ -108,10 +86,7 @@ fn walk(bytes: &[u8]) -> Result<Header, Exit> {
     let (header, request) = decode(bytes, crc)?;
     if let Request::Events(_, events) = request {
         let count = events.count();
-        assert_eq!(
-            events.map(|e| e.wire_bytes()).sum::<usize>(),
-            bytes.len() - HEADER_BYTES
-        );
+        assert_eq!(events.map(|e| e.wire_bytes()).sum::<usize>(), bytes.len() - HEADER_BYTES);
         assert_eq!(events.count(), count);
     }
     Ok(header)
@@ -123,11 +98,7 @@ fn walk_reply(bytes: &[u8]) -> Result<Header, ReplyError> {
         let entries: Vec<AckEntry<'_>> = acks.collect();
         assert_eq!(entries.len(), usize::from(header.count));
         for entry in entries {
-            let marked = entry
-                .outcomes
-                .iter()
-                .filter(|o| **o & DUPLICATE_BIT != 0)
-                .count();
+            let marked = entry.outcomes.iter().filter(|o| **o & DUPLICATE_BIT != 0).count();
             assert_eq!(entry.duplicate_epochs().count(), marked);
         }
     }
@@ -295,11 +266,7 @@ proptest! {
 
 #[test]
 fn each_wrong_header_is_refused_by_its_own_name() {
-    let good = Header {
-        mode: 1,
-        count: 0,
-        ..Header::new(Kind::Events)
-    };
+    let good = Header { mode: 1, count: 0, ..Header::new(Kind::Events) };
     let of = |header: Header, body: &[u8]| walk(&datagram(&header, body)).unwrap_err();
     let event = Event {
         key: [7; 16],
@@ -315,17 +282,7 @@ fn each_wrong_header_is_refused_by_its_own_name() {
     let one = Header { count: 1, ..good };
     assert!(walk(&datagram(&one, &body)).is_ok());
     assert_eq!(of(Header { version: 0, ..one }, &body), Exit::Version);
-    assert_eq!(
-        of(
-            Header {
-                version: 2,
-                kind: 99,
-                ..one
-            },
-            &body
-        ),
-        Exit::Version
-    );
+    assert_eq!(of(Header { version: 2, kind: 99, ..one }, &body), Exit::Version);
     for kind in [0, 11, 255] {
         assert_eq!(of(Header { kind, ..one }, &body), Exit::Kind);
     }
@@ -342,42 +299,20 @@ fn each_wrong_header_is_refused_by_its_own_name() {
         lying[42..44].copy_from_slice(&payload_bytes.to_le_bytes());
         assert_eq!(of(one, &lying), Exit::Malformed, "{payload_bytes}");
     }
-    for kind in [
-        Kind::Ack,
-        Kind::Pong,
-        Kind::Answer,
-        Kind::Welcome,
-        Kind::Busy,
-        Kind::Refused,
-    ] {
+    for kind in [Kind::Ack, Kind::Pong, Kind::Answer, Kind::Welcome, Kind::Busy, Kind::Refused] {
         assert_eq!(of(Header::new(kind), &[]), Exit::ReplyKind, "{kind:?}");
     }
-    for (kind, bytes) in [
-        (Kind::Ping, PING_BODY_BYTES),
-        (Kind::Hello, HELLO_BODY_BYTES),
-    ] {
+    for (kind, bytes) in [(Kind::Ping, PING_BODY_BYTES), (Kind::Hello, HELLO_BODY_BYTES)] {
         assert!(walk(&datagram(&Header::new(kind), &vec![0; bytes])).is_ok());
         assert_eq!(of(Header::new(kind), &vec![0; bytes - 1]), Exit::Malformed);
         assert_eq!(of(Header::new(kind), &vec![0; bytes + 1]), Exit::Malformed);
-        assert_eq!(
-            of(
-                Header {
-                    count: 1,
-                    ..Header::new(kind)
-                },
-                &vec![0; bytes]
-            ),
-            Exit::Reserved
-        );
+        assert_eq!(of(Header { count: 1, ..Header::new(kind) }, &vec![0; bytes]), Exit::Reserved);
     }
 }
 
 #[test]
 fn a_sealed_datagram_is_told_apart() {
-    let header = Header {
-        flags: FLAG_SEALED,
-        ..Header::new(Kind::Events)
-    };
+    let header = Header { flags: FLAG_SEALED, ..Header::new(Kind::Events) };
     // The CRC leaves the tag out.
     let mut bytes = datagram(&header, &[0; 8]);
     bytes.extend([0xaa; 16]);
@@ -386,11 +321,7 @@ fn a_sealed_datagram_is_told_apart() {
         assert!(walk(&bytes[..end]).is_err());
     }
     let short = datagram(&header, &[0; 15]);
-    assert_eq!(
-        walk(&short).unwrap_err(),
-        Exit::Checksum,
-        "no room for the tag"
-    );
+    assert_eq!(walk(&short).unwrap_err(), Exit::Checksum, "no room for the tag");
 }
 
 #[test]

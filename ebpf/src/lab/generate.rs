@@ -61,11 +61,7 @@ fn vary(ctx: &XdpContext, settings: &GeneratorSettings, number: u64) -> Option<(
     } else {
         replace_u32(ctx, l3 + 20, settings.source_mask, number as u32)?
     };
-    let udp = if settings.family == FAMILY_IPV4 {
-        l3 + 20
-    } else {
-        l3 + 40
-    };
+    let udp = if settings.family == FAMILY_IPV4 { l3 + 20 } else { l3 + 40 };
     let header = packet::at::<8>(ctx, udp)?;
     // SAFETY: `at` proved that all 8 bytes lie inside the frame.
     let header = unsafe { &mut *header };

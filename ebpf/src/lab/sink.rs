@@ -61,10 +61,7 @@ fn find_udp(ctx: &XdpContext) -> Option<(u16, usize)> {
     let (protocol, udp) = match ethertype {
         0x0800 => {
             let first = packet::read::<1>(ctx, l3)?[0];
-            (
-                packet::read::<1>(ctx, l3 + 9)?[0],
-                l3 + usize::from(first & 0x0f) * 4,
-            )
+            (packet::read::<1>(ctx, l3 + 9)?[0], l3 + usize::from(first & 0x0f) * 4)
         }
         0x86dd => (packet::read::<1>(ctx, l3 + 6)?[0], l3 + 40),
         _ => return None,
@@ -72,10 +69,7 @@ fn find_udp(ctx: &XdpContext) -> Option<(u16, usize)> {
     if protocol != 17 {
         return None;
     }
-    Some((
-        u16::from_be_bytes(packet::read::<2>(ctx, udp + 2)?),
-        udp + 8,
-    ))
+    Some((u16::from_be_bytes(packet::read::<2>(ctx, udp + 2)?), udp + 8))
 }
 
 #[inline(always)]
@@ -91,11 +85,7 @@ fn count_datagram(ctx: &XdpContext, payload: usize, counts: &mut SinkCounts) -> 
         return None;
     }
     let kind = usize::from(head[9]);
-    counts.kinds[if kind < KIND_SLOTS {
-        kind
-    } else {
-        KIND_SLOTS - 1
-    }] += 1;
+    counts.kinds[if kind < KIND_SLOTS { kind } else { KIND_SLOTS - 1 }] += 1;
     if kind == Kind::Ack as usize {
         let entries = u32::from(u16::from_le_bytes([head[12], head[13]]));
         if !walk_acks(ctx, payload + HEADER_BYTES, entries, counts) {

@@ -56,8 +56,9 @@ impl Rig {
     ///
     /// No object, or no privileges for the lab.
     pub fn new() -> Result<Self> {
-        let object = testrun::object()?
-            .context("bench: no kernel half; run it as `cargo xtask bench path`, which builds it")?;
+        let object = testrun::object()?.context(
+            "bench: no kernel half; run it as `cargo xtask bench path`, which builds it",
+        )?;
         let lab = Lab::new(LabSpec::with_queues(1))?;
         Ok(Self { lab, object })
     }

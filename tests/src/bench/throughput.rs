@@ -14,7 +14,7 @@ use veltrix::udp::{Batch, Listener};
 use veltrix::xsk::raw::RawXsk;
 use veltrix_abi::limits::PAYLOAD_BYTES_MAX_DEFAULT;
 
-use super::rig::{self, Attached, Mute, PORT, POLLER_CORE, Rig};
+use super::rig::{self, Attached, Mute, POLLER_CORE, PORT, Rig};
 use crate::lab::{Generator, Receiver, ReceiverKind, SERVER_IPV4, Sent, Side};
 
 /// How long one figure is measured.

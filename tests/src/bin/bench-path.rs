@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
-use veltrix::nic::program::{KernelHalf, Rate};
+use veltrix::nic::program::{KernelHalf, RATE_BURST_MAX, Rate};
 use veltrix_tests::bench::report::Report;
 use veltrix_tests::bench::rig::{self, Rig};
 use veltrix_tests::bench::service::{self, Provider};
@@ -134,8 +134,10 @@ fn machine() -> Value {
 }
 
 fn ebpf(rig: &Rig, report: &mut Report) -> Result<()> {
-    let rate = Rate::Enforce { per_s: 100_000_000, burst: 4_000_000 };
-    let half = KernelHalf::load(&rig.object, &rig::settings(1, rate))?;
+    // A limit that is kept and never reached.
+    let rate = Rate::Enforce { per_s: u32::MAX, burst: RATE_BURST_MAX };
+    let mut half = KernelHalf::load(&rig.object, &rig::settings(1, rate))?;
+    let _socket = testrun::occupy(&mut half)?;
     let frame = rig::event_templates(1)?;
     let cost = testrun::ns_over_empty(&rig.object, &half, frame[0].bytes(), EBPF_ROUNDS)?;
     report.set("ebpf_ns_over_empty", cost.over_empty_ns() as f64);

@@ -57,6 +57,12 @@ const VARY: Vary = Vary { source_mask: 0x3, port_mask: 0x0700 };
 /// How long an ack may be under way before it counts as missing.
 const ACK_WAIT_MAX: Duration = Duration::from_millis(250);
 
+/// The rate is held, and watched, in slices of about this length.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// Share of a slice's events without ack from which on the rate is too high.
+const BACK_OFF_LOSS: f64 = 0.01;
+
 /// Runs it.
 ///
 /// # Errors
@@ -96,7 +102,7 @@ pub fn run(options: &Options) -> Result<Findings> {
     let hunt = Arc::new(Hunt::default());
     let core = generator_cores.first().copied();
     let address = SocketAddr::from((SERVER_IPV4, PORT));
-    let (driven, catch) = thread::scope(|scope| -> Result<(Driven, Catch)> {
+    let (mut driven, catch) = thread::scope(|scope| -> Result<(Driven, Catch)> {
         let hunting = scope.spawn(|| lab.client(|| hunters::run(address, core, &hunt)));
         let driven = {
             let _stop = StopOnDrop(&hunt);
@@ -107,6 +113,7 @@ pub fn run(options: &Options) -> Result<Findings> {
                 hunt: &hunt,
                 progress: &mut progress,
                 delivered: 0,
+                acked: 0,
             };
             load.drive(options)?
         };
@@ -118,6 +125,11 @@ pub fn run(options: &Options) -> Result<Findings> {
     let status = server.status_when_quiet()?;
     let (client, veth) = (lab.counters(Side::Client)?, lab.counters(Side::Server)?);
     let answers = sink.read()?;
+    // Acks that came after the last burst was given up.
+    let late =
+        answers.dropped.acked_events - driven.search.events_acked - driven.hold.load.events_acked;
+    let hold = &mut driven.hold.load;
+    hold.events_acked += late.min(hold.events_lost());
     let outside = Outside::Interface {
         sent: client.tx_packets - sent_before,
         taken: veth.sum(|queue| queue.xdp_packets),
@@ -208,6 +220,7 @@ fn templates() -> Result<Vec<Template>> {
 }
 
 /// What one burst of all generators gave.
+#[derive(Default)]
 struct Burst {
     load: Load,
     /// Frames that the veth ring, or the link, did not take.
@@ -224,6 +237,8 @@ struct FrameLoad<'a> {
     progress: &'a mut Progress,
     /// Frames delivered by bursts that ended.
     delivered: u64,
+    /// Events acknowledged, as far as counted for a burst.
+    acked: u64,
 }
 
 impl FrameLoad<'_> {
@@ -248,22 +263,46 @@ impl FrameLoad<'_> {
             show_count(limit.rate as u64),
             show_count(rate as u64)
         ));
-        // The bursts of the search are over and answered.
         let left = options.duration.saturating_sub(started.elapsed());
-        let before = self.server.status()?;
         self.hunt.measure(true);
-        let burst = self.burst("holding", rate, left.max(step))?;
+        let hold = self.hold(rate, left.max(step))?;
         self.hunt.measure(false);
+        Ok(Driven { search: total, limit: limit.why, hold })
+    }
+
+    /// Holds the rate `wanted` for `time`, slice by slice; backs off while the
+    /// machine does not give it.
+    fn hold(&mut self, wanted: f64, time: Duration) -> Result<Hold> {
+        let mut rate = wanted;
+        let before = self.server.status()?;
+        let mut sum = Burst::default();
+        let slices = (time.as_secs_f64() / SLICE.as_secs_f64()).round().max(1.0) as u32;
+        for _ in 0..slices {
+            let burst = self.burst("holding", rate, time / slices)?;
+            sum.load.add(&burst.load);
+            sum.undelivered += burst.undelivered;
+            sum.seconds += burst.seconds;
+            let lost = burst.load.events_lost() as f64 / burst.load.events_sent.max(1) as f64;
+            if lost > BACK_OFF_LOSS {
+                rate *= HOLD_SHARE;
+                self.progress.say(&format!(
+                    "the machine is busy with something else; backing off to {} datagrams/s",
+                    show_count(rate as u64)
+                ));
+            } else if lost == 0.0 {
+                rate = (rate / HOLD_SHARE).min(wanted);
+            }
+        }
         let after = self.server.status()?;
-        let frames = after.accounting.frames_in - before.accounting.frames_in;
-        let loss = match burst.load.events_lost() {
+        let loss = match sum.load.events_lost() {
             0 => None,
-            _ => Some(self.explain(&before, &burst)?),
+            _ => Some(self.explain(&before, &sum)?),
         };
-        Ok(Driven {
-            search: total,
-            limit: limit.why,
-            hold: Hold { load: burst.load, seconds: burst.seconds, datagrams_in: frames, loss },
+        Ok(Hold {
+            load: sum.load,
+            seconds: sum.seconds,
+            datagrams_in: after.accounting.frames_in - before.accounting.frames_in,
+            loss,
         })
     }
 
@@ -271,7 +310,6 @@ impl FrameLoad<'_> {
     /// the acks.
     fn burst(&mut self, doing: &str, rate: f64, time: Duration) -> Result<Burst> {
         let share = (rate / self.generators.len() as f64).max(1.0) as u64;
-        let acked_before = self.sink.read()?.dropped.acked_events;
         let mut running = Vec::new();
         for mut generator in std::mem::take(&mut self.generators) {
             generator.set_pacing(Pacing::RatePerS(share))?;
@@ -293,18 +331,20 @@ impl FrameLoad<'_> {
         }
         let mut burst = total(&sent);
         self.delivered += burst.load.datagrams.saturating_sub(burst.undelivered);
-        burst.load.events_acked = self.acks(acked_before, burst.load.events_sent)?;
+        burst.load.events_acked = self.acks(burst.load.events_sent)?;
         Ok(burst)
     }
 
     /// Waits for the acks of `wanted` events; gives those that came. Acks of
-    /// an earlier burst that come this late stand for acks of this one.
-    fn acks(&self, before: u64, wanted: u64) -> Result<u64> {
+    /// an earlier burst that come this late count for this one.
+    fn acks(&mut self, wanted: u64) -> Result<u64> {
         let started = Instant::now();
         loop {
-            let acked = self.sink.read()?.dropped.acked_events - before;
+            let acked = self.sink.read()?.dropped.acked_events - self.acked;
             if acked >= wanted || started.elapsed() > ACK_WAIT_MAX {
-                return Ok(acked.min(wanted));
+                let acked = acked.min(wanted);
+                self.acked += acked;
+                return Ok(acked);
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -331,7 +371,7 @@ impl FrameLoad<'_> {
 }
 
 fn total(sent: &[Sent]) -> Burst {
-    let mut burst = Burst { load: Load::default(), undelivered: 0, seconds: 0.0 };
+    let mut burst = Burst::default();
     for one in sent {
         burst.seconds = burst.seconds.max(one.elapsed.as_secs_f64());
         burst.undelivered += one.ring_full + one.refused;

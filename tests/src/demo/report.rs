@@ -11,6 +11,9 @@ use veltrix::config::value::show_count;
 use super::hunters::{CLIENTS, Catch, HUNTERS};
 use super::sums::{Outside, Sum, fallback_frames, sums, ways_out};
 
+/// From so much loss on the last sentence says it.
+const SAID_PERCENT_LEAST: f64 = 1.0;
+
 /// Events and datagrams of one part of the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
@@ -316,9 +319,17 @@ impl Findings {
                 Provider::Xdp => "all of them by XDP",
                 Provider::Udp => "by UDP sockets",
             };
+            let lost = match self.percent_lost() {
+                lost if lost >= SAID_PERCENT_LEAST => {
+                    format!(
+                        "; {lost:.0} % of the held load was lost, and counted, where it says so above"
+                    )
+                }
+                _ => String::new(),
+            };
             let _ = writeln!(
                 out,
-                "\nGood: {frames} frames came in, {way}, and every one is accounted for."
+                "\nGood: {frames} frames came in, {way}, and every one is accounted for{lost}."
             );
         } else {
             let _ = writeln!(out, "\nNOT GOOD: {}.", faults.join("; "));

@@ -24,10 +24,7 @@ pub(super) struct Statistics {
 
 impl Statistics {
     pub(super) fn new() -> Self {
-        Self {
-            names: Vec::new(),
-            words: vec![0; 1 + STATISTICS_MAX],
-        }
+        Self { names: Vec::new(), words: vec![0; 1 + STATISTICS_MAX] }
     }
 
     /// Reads all values. The set changes with the queue count, so names are
@@ -68,20 +65,12 @@ fn statistic_names(namespace: &Namespace, interface: &str) -> Result<Vec<String>
     data[0] = pair(ETHTOOL_GSTRINGS, ETH_SS_STATS);
     ethtool(namespace, interface, &mut data)?;
     let count = low(data[1]) as usize;
-    let bytes: Vec<u8> = data
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .skip(12)
-        .collect();
+    let bytes: Vec<u8> = data.iter().flat_map(|word| word.to_ne_bytes()).skip(12).collect();
     let name = |raw: &[u8]| {
         let text: Vec<u8> = raw.iter().copied().take_while(|byte| *byte != 0).collect();
         String::from_utf8_lossy(&text).into_owned()
     };
-    Ok(bytes
-        .chunks_exact(ETH_GSTRING_BYTES)
-        .take(count)
-        .map(name)
-        .collect())
+    Ok(bytes.chunks_exact(ETH_GSTRING_BYTES).take(count).map(name).collect())
 }
 
 /// Some counters of every queue, read at one time.
@@ -98,12 +87,7 @@ pub(super) struct QueueColumns<const N: usize> {
 impl<const N: usize> QueueColumns<N> {
     pub(super) fn new(columns: [(&'static str, &'static str); N]) -> Self {
         let places = std::array::from_fn(|_| Vec::new());
-        Self {
-            statistics: Statistics::new(),
-            columns,
-            places,
-            looked_up: 0,
-        }
+        Self { statistics: Statistics::new(), columns, places, looked_up: 0 }
     }
 
     /// Values by column, then queue.
@@ -125,9 +109,7 @@ impl<const N: usize> QueueColumns<N> {
             self.looked_up = names.len();
         }
         let values = self.statistics.values();
-        Ok(std::array::from_fn(|column| {
-            self.places[column].iter().map(|at| values[*at]).collect()
-        }))
+        Ok(std::array::from_fn(|column| self.places[column].iter().map(|at| values[*at]).collect()))
     }
 }
 
@@ -196,27 +178,15 @@ pub(super) fn counters(namespace: &Namespace, interface: &str) -> Result<Counter
     let mut statistics = Statistics::new();
     statistics.read(namespace, interface)?;
     let values = statistics.values().iter().copied();
-    let by_name: BTreeMap<&str, u64> = statistics
-        .names()
-        .iter()
-        .map(String::as_str)
-        .zip(values)
-        .collect();
+    let by_name: BTreeMap<&str, u64> =
+        statistics.names().iter().map(String::as_str).zip(values).collect();
     let mut counters = device_counters(namespace, interface)?;
     let channels = channels(namespace, interface)?;
     for queue in 0..channels.rx.max(channels.tx) {
-        let rx = |name: &str| {
-            by_name
-                .get(&*format!("rx_queue_{queue}_{name}"))
-                .copied()
-                .unwrap_or(0)
-        };
-        let tx = |name: &str| {
-            by_name
-                .get(&*format!("tx_queue_{queue}_{name}"))
-                .copied()
-                .unwrap_or(0)
-        };
+        let rx =
+            |name: &str| by_name.get(&*format!("rx_queue_{queue}_{name}")).copied().unwrap_or(0);
+        let tx =
+            |name: &str| by_name.get(&*format!("tx_queue_{queue}_{name}")).copied().unwrap_or(0);
         counters.queues.push(QueueCounters {
             xdp_packets: rx("xdp_packets"),
             xdp_bytes: rx("xdp_bytes"),
@@ -236,34 +206,14 @@ pub(super) fn counters(namespace: &Namespace, interface: &str) -> Result<Counter
 fn device_counters(namespace: &Namespace, interface: &str) -> Result<Counters> {
     let path = format!("/proc/self/task/{}/net/dev", namespace.holder_tid());
     let text = std::fs::read_to_string(&path).with_context(|| format!("lab: {path}"))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));
+    let line =
+        text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'));
     let line = line.with_context(|| format!("lab: {path} has no {interface}"))?;
-    let fields: Vec<u64> = line
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    let [
-        rx_bytes,
-        rx_packets,
-        _,
-        rx_dropped,
-        _,
-        _,
-        _,
-        _,
-        tx_bytes,
-        tx_packets,
-        _,
-        tx_dropped,
-        ..,
-    ] = fields[..]
+    let fields: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [rx_bytes, rx_packets, _, rx_dropped, _, _, _, _, tx_bytes, tx_packets, _, tx_dropped, ..] =
+        fields[..]
     else {
-        bail!(
-            "lab: {path}: {} fields for {interface}, wanted 16",
-            fields.len()
-        );
+        bail!("lab: {path}: {} fields for {interface}, wanted 16", fields.len());
     };
     Ok(Counters {
         rx_packets,

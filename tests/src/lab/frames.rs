@@ -99,11 +99,7 @@ impl FrameSpec {
     /// Mixed address families, more than two VLAN tags, an IPv6 frame without
     /// UDP checksum, or a payload no IP packet holds.
     pub fn build(&self, payload: &[u8]) -> Result<Vec<u8>> {
-        ensure!(
-            self.vlans.len() <= 2,
-            "frame: {} VLAN tags, wanted at most 2",
-            self.vlans.len()
-        );
+        ensure!(self.vlans.len() <= 2, "frame: {} VLAN tags, wanted at most 2", self.vlans.len());
         let udp_bytes = 8 + payload.len();
         ensure!(
             udp_bytes <= 65_515,
@@ -115,11 +111,7 @@ impl FrameSpec {
         frame.extend(self.source_mac);
         for (index, tag) in self.vlans.iter().enumerate() {
             let outer_of_two = index == 0 && self.vlans.len() == 2;
-            frame.extend(if outer_of_two {
-                [0x88, 0xa8]
-            } else {
-                [0x81, 0x00]
-            });
+            frame.extend(if outer_of_two { [0x88, 0xa8] } else { [0x81, 0x00] });
             frame.extend(tag.to_be_bytes());
         }
         let pseudo = match (self.source, self.destination) {
@@ -129,10 +121,7 @@ impl FrameSpec {
                 [source.octets(), destination.octets()].concat()
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                ensure!(
-                    self.udp_checksum,
-                    "frame: IPv6 forbids UDP without checksum"
-                );
+                ensure!(self.udp_checksum, "frame: IPv6 forbids UDP without checksum");
                 frame.extend([0x86, 0xdd]);
                 push_ipv6(&mut frame, source, destination, udp_bytes);
                 [source.octets(), destination.octets()].concat()
@@ -216,20 +205,9 @@ impl Template {
     ///
     /// As [`FrameSpec::build`].
     pub fn new(spec: &FrameSpec, payload: &[u8]) -> Result<Self> {
-        let family = if spec.source.is_ipv4() {
-            FAMILY_IPV4
-        } else {
-            FAMILY_IPV6
-        };
-        let ip = IpPlace {
-            l3: spec.l3() as u32,
-            family,
-            source_port: spec.source_port,
-        };
-        Ok(Self {
-            bytes: spec.build(payload)?,
-            ip: Some(ip),
-        })
+        let family = if spec.source.is_ipv4() { FAMILY_IPV4 } else { FAMILY_IPV6 };
+        let ip = IpPlace { l3: spec.l3() as u32, family, source_port: spec.source_port };
+        Ok(Self { bytes: spec.build(payload)?, ip: Some(ip) })
     }
 
     /// Any bytes as they are: sent without variation.
@@ -264,33 +242,15 @@ pub struct Datagram {
 
 impl Default for Datagram {
     fn default() -> Self {
-        Self {
-            session: 0x6c61_625f_7365_7373,
-            sequence: 1,
-            domain: 1,
-            mode: Mode::None,
-        }
+        Self { session: 0x6c61_625f_7365_7373, sequence: 1, domain: 1, mode: Mode::None }
     }
 }
 
 impl Datagram {
     fn write(&self, kind: Kind, mode: u8, count: u16, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
-        let Self {
-            session,
-            sequence,
-            domain,
-            ..
-        } = *self;
-        Header {
-            mode,
-            count,
-            session,
-            sequence,
-            domain,
-            ..Header::new(kind)
-        }
-        .write(&mut bytes);
+        let Self { session, sequence, domain, .. } = *self;
+        Header { mode, count, session, sequence, domain, ..Header::new(kind) }.write(&mut bytes);
         bytes.extend(body);
         wire::finish(&mut bytes, crc_fast::crc32_iscsi);
         bytes
@@ -322,10 +282,7 @@ impl Datagram {
     /// As many events without payload as a UDP payload of `payload_bytes` holds.
     #[must_use]
     pub fn events_filling(&self, payload_bytes: usize) -> Vec<u8> {
-        self.events(
-            (payload_bytes.saturating_sub(HEADER_BYTES) / EVENT_FIXED_BYTES) as u16,
-            0,
-        )
+        self.events((payload_bytes.saturating_sub(HEADER_BYTES) / EVENT_FIXED_BYTES) as u16, 0)
     }
 
     /// A latency probe.
@@ -374,11 +331,7 @@ mod tests {
         let payload = Datagram::default().events(3, 21);
         for base in [FrameSpec::ipv4(7_000), FrameSpec::ipv6(7_000)] {
             for vlans in [vec![], vec![5], vec![5, 6]] {
-                let spec = FrameSpec {
-                    vlans,
-                    udp_checksum: true,
-                    ..base.clone()
-                };
+                let spec = FrameSpec { vlans, udp_checksum: true, ..base.clone() };
                 let frame = spec.build(&payload).unwrap();
                 let datagram = accept(&frame[..], 7_000, 1_232).unwrap();
                 let found = &frame[datagram.payload..][..datagram.payload_bytes];
@@ -402,71 +355,29 @@ mod tests {
 
     #[test]
     fn datagrams_decode_as_what_they_are() {
-        let datagram = Datagram {
-            sequence: 9,
-            domain: 77,
-            ..Datagram::default()
-        };
+        let datagram = Datagram { sequence: 9, domain: 77, ..Datagram::default() };
         let crc = crc_fast::crc32_iscsi;
         let events = datagram.events_filling(1_232);
         let (header, request) = decode(&events, crc).unwrap();
         assert_eq!((header.sequence, header.domain), (9, 77));
-        let Request::Events(Mode::None, events) = request else {
-            panic!("{request:?}")
-        };
+        let Request::Events(Mode::None, events) = request else { panic!("{request:?}") };
         assert_eq!(events.count(), 24);
         assert!(events.into_iter().all(|event| event.is_well_formed()));
-        assert!(matches!(
-            decode(&datagram.ping(5), crc),
-            Ok((_, Request::Ping(5)))
-        ));
-        assert!(matches!(
-            decode(&datagram.hello(), crc),
-            Ok((_, Request::Hello))
-        ));
+        assert!(matches!(decode(&datagram.ping(5), crc), Ok((_, Request::Ping(5)))));
+        assert!(matches!(decode(&datagram.hello(), crc), Ok((_, Request::Hello))));
         let ack = datagram.ack(&[(1, &[1, 1, 1]), (2, &[1; 9])]);
         let (_, reply) = decode_reply(&ack, crc).unwrap();
-        let Reply::Ack(acks) = reply else {
-            panic!("{reply:?}")
-        };
-        assert_eq!(
-            acks.map(|entry| entry.outcomes.len()).collect::<Vec<_>>(),
-            [3, 9]
-        );
+        let Reply::Ack(acks) = reply else { panic!("{reply:?}") };
+        assert_eq!(acks.map(|entry| entry.outcomes.len()).collect::<Vec<_>>(), [3, 9]);
     }
 
     #[test]
     fn a_spec_that_cannot_be_is_refused_by_name() {
-        let mixed = FrameSpec {
-            destination: IpAddr::V6(SERVER_IPV6),
-            ..FrameSpec::ipv4(1)
-        };
-        assert!(
-            mixed
-                .build(&[])
-                .unwrap_err()
-                .to_string()
-                .contains("not of one family")
-        );
-        let bare = FrameSpec {
-            udp_checksum: false,
-            ..FrameSpec::ipv6(1)
-        };
-        assert!(
-            bare.build(&[])
-                .unwrap_err()
-                .to_string()
-                .contains("without checksum")
-        );
-        let deep = FrameSpec {
-            vlans: vec![1, 2, 3],
-            ..FrameSpec::ipv4(1)
-        };
-        assert!(
-            deep.build(&[])
-                .unwrap_err()
-                .to_string()
-                .contains("3 VLAN tags")
-        );
+        let mixed = FrameSpec { destination: IpAddr::V6(SERVER_IPV6), ..FrameSpec::ipv4(1) };
+        assert!(mixed.build(&[]).unwrap_err().to_string().contains("not of one family"));
+        let bare = FrameSpec { udp_checksum: false, ..FrameSpec::ipv6(1) };
+        assert!(bare.build(&[]).unwrap_err().to_string().contains("without checksum"));
+        let deep = FrameSpec { vlans: vec![1, 2, 3], ..FrameSpec::ipv4(1) };
+        assert!(deep.build(&[]).unwrap_err().to_string().contains("3 VLAN tags"));
     }
 }

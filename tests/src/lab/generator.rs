@@ -109,18 +109,9 @@ impl GeneratorSpec {
     }
 
     fn validate(&self) -> Result<()> {
-        ensure!(
-            !self.cores.is_empty(),
-            "generator: no core, wanted at least 1"
-        );
-        ensure!(
-            !self.templates.is_empty(),
-            "generator: no template, wanted at least 1"
-        );
-        ensure!(
-            self.call_frames >= 1,
-            "generator: call_frames is 0, wanted at least 1"
-        );
+        ensure!(!self.cores.is_empty(), "generator: no core, wanted at least 1");
+        ensure!(!self.templates.is_empty(), "generator: no template, wanted at least 1");
+        ensure!(self.call_frames >= 1, "generator: call_frames is 0, wanted at least 1");
         ensure!(
             (1..=256).contains(&self.batch_frames),
             "generator: batch_frames is {}, wanted 1 to 256",
@@ -227,14 +218,7 @@ impl Generator {
         attached
             .with_context(|| format!("generator: attach to its anchor {}", anchor.interface))?;
         let ifindex = link::ifindex(&lab.shared.client, CLIENT_INTERFACE)?;
-        Ok(Self {
-            ebpf,
-            _anchor: anchor,
-            spec,
-            shared: Arc::clone(&lab.shared),
-            ifindex,
-            calls: 0,
-        })
+        Ok(Self { ebpf, _anchor: anchor, spec, shared: Arc::clone(&lab.shared), ifindex, calls: 0 })
     }
 
     /// Changes the pacing of later sends.
@@ -243,10 +227,7 @@ impl Generator {
     ///
     /// A rate of 0.
     pub fn set_pacing(&mut self, pacing: Pacing) -> Result<()> {
-        let spec = GeneratorSpec {
-            pacing,
-            ..self.spec.clone()
-        };
+        let spec = GeneratorSpec { pacing, ..self.spec.clone() };
         spec.validate()?;
         self.spec = spec;
         Ok(())
@@ -286,10 +267,7 @@ impl Generator {
                 (self, sent)
             })
             .context("generator: start of its thread")?;
-        Ok(Running {
-            control,
-            thread: Some(thread),
-        })
+        Ok(Running { control, thread: Some(thread) })
     }
 
     fn run(&mut self, bound: Bound, control: &Control) -> Result<Sent> {
@@ -398,10 +376,8 @@ impl Generator {
     fn call(&mut self, template: usize, frames: u32) -> Result<()> {
         let Self { ebpf, spec, .. } = self;
         let frame = &spec.templates[template];
-        let mut settings = GeneratorSettings {
-            ifindex: self.ifindex,
-            ..GeneratorSettings::default()
-        };
+        let mut settings =
+            GeneratorSettings { ifindex: self.ifindex, ..GeneratorSettings::default() };
         if let Some(ip) = frame.ip() {
             settings.l3 = ip.l3;
             settings.family = ip.family;
@@ -448,10 +424,7 @@ impl Generator {
 
 /// Pins the calling thread.
 fn pin(core: usize) -> Result<()> {
-    ensure!(
-        core < libc::CPU_SETSIZE as usize,
-        "generator: core {core} does not exist"
-    );
+    ensure!(core < libc::CPU_SETSIZE as usize, "generator: core {core} does not exist");
     // SAFETY: all zeros is a valid, empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the core was checked against the size of the set.
@@ -479,23 +452,14 @@ impl Anchor {
             anchors.free = link::create_anchors(&shared.client, anchors.pairs)?;
             anchors.pairs += 1;
         }
-        let interface = anchors
-            .free
-            .pop()
-            .context("generator: no anchor was made")?;
-        Ok(Self {
-            interface,
-            shared: Arc::clone(shared),
-        })
+        let interface = anchors.free.pop().context("generator: no anchor was made")?;
+        Ok(Self { interface, shared: Arc::clone(shared) })
     }
 }
 
 impl Drop for Anchor {
     fn drop(&mut self) {
-        self.shared
-            .anchors()
-            .free
-            .push(std::mem::take(&mut self.interface));
+        self.shared.anchors().free.push(std::mem::take(&mut self.interface));
     }
 }
 
@@ -529,9 +493,7 @@ impl Running {
     /// Whether it came to its end.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_none_or(thread::JoinHandle::is_finished)
+        self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
     /// Asks it to end after the call under way.
@@ -545,13 +507,9 @@ impl Running {
     ///
     /// As [`Generator::send`], or a panic of its thread.
     pub fn join(mut self) -> Result<(Generator, Sent)> {
-        let thread = self
-            .thread
-            .take()
-            .context("generator: its thread was joined before")?;
-        let (generator, sent) = thread
-            .join()
-            .map_err(|_| anyhow!("generator: its thread panicked"))?;
+        let thread = self.thread.take().context("generator: its thread was joined before")?;
+        let (generator, sent) =
+            thread.join().map_err(|_| anyhow!("generator: its thread panicked"))?;
         Ok((generator, sent?))
     }
 }

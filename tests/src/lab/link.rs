@@ -19,9 +19,7 @@ const ETHTOOL_SCHANNELS: u32 = 0x3d;
 /// Runs a command inside; an error carries what it said.
 fn run(namespace: &Namespace, line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
-    let program = words
-        .next()
-        .ok_or_else(|| anyhow!("lab: an empty command"))?;
+    let program = words.next().ok_or_else(|| anyhow!("lab: an empty command"))?;
     let arguments: Vec<&str> = words.collect();
     let output = namespace.enter(|| Command::new(program).args(arguments).output());
     let output = output.with_context(|| {
@@ -98,10 +96,7 @@ pub(super) fn create(server: &Namespace, client: &Namespace, spec: &LabSpec) -> 
 pub(super) fn create_anchors(client: &Namespace, number: usize) -> Result<Vec<String>> {
     let names = [format!("anchor-{number}a"), format!("anchor-{number}b")];
     let [one, other] = &names;
-    run(
-        client,
-        &format!("ip link add {one} type veth peer name {other}"),
-    )?;
+    run(client, &format!("ip link add {one} type veth peer name {other}"))?;
     Ok(names.into())
 }
 
@@ -121,14 +116,8 @@ impl End<'_> {
         // NOARP: no ARP, no neighbour discovery, no multicast groups to report.
         run(self.namespace, &format!("ip link set {interface} arp off"))?;
         let [ipv4, ipv6] = &self.addresses;
-        run(
-            self.namespace,
-            &format!("ip addr add {ipv4}/24 dev {interface}"),
-        )?;
-        run(
-            self.namespace,
-            &format!("ip addr add {ipv6}/64 dev {interface} nodad"),
-        )?;
+        run(self.namespace, &format!("ip addr add {ipv4}/24 dev {interface}"))?;
+        run(self.namespace, &format!("ip addr add {ipv6}/64 dev {interface} nodad"))?;
         run(self.namespace, &format!("ip link set {interface} up"))
     }
 
@@ -270,10 +259,7 @@ pub(super) fn channels(namespace: &Namespace, interface: &str) -> Result<Channel
     let mut data = [0; CHANNEL_WORDS];
     data[0] = pair(ETHTOOL_GCHANNELS, 0);
     ethtool(namespace, interface, &mut data)?;
-    Ok(Channels {
-        rx: high(data[2]),
-        tx: low(data[3]),
-    })
+    Ok(Channels { rx: high(data[2]), tx: low(data[3]) })
 }
 
 /// Sets the queue counts and reads them back.

@@ -43,9 +43,7 @@ impl<'a> Reserved<'a> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.shared
-            .queues_in_use()
-            .retain(|queue| !self.queues.contains(queue));
+        self.shared.queues_in_use().retain(|queue| !self.queues.contains(queue));
     }
 }
 
@@ -78,15 +76,7 @@ impl<'a> Meter<'a> {
         let client_last = client.read(&shared.client, CLIENT_INTERFACE)?;
         let [taken_at_start] = server.read(&shared.server, SERVER_INTERFACE)?;
         let delivered = vec![0; receive_queues];
-        Ok(Self {
-            shared,
-            client,
-            server,
-            receive_queues,
-            client_last,
-            taken_at_start,
-            delivered,
-        })
+        Ok(Self { shared, client, server, receive_queues, client_last, taken_at_start, delivered })
     }
 
     /// What the link's counters grew by since the last call, through the
@@ -109,10 +99,7 @@ impl<'a> Meter<'a> {
                 .map(|row| now[column][row].saturating_sub(self.client_last[column][row]))
                 .sum()
         };
-        let delta = Delta {
-            delivered: grown(0),
-            ring_full: grown(1),
-        };
+        let delta = Delta { delivered: grown(0), ring_full: grown(1) };
         self.client_last = now;
         self.receive_queues = receive_queues;
         if self.delivered.len() < receive_queues {

@@ -106,12 +106,7 @@ pub struct LabSpec {
 
 impl Default for LabSpec {
     fn default() -> Self {
-        Self {
-            queues: 1,
-            queues_max: 8,
-            mtu: 1_500,
-            checksum_offload: false,
-        }
+        Self { queues: 1, queues_max: 8, mtu: 1_500, checksum_offload: false }
     }
 }
 
@@ -119,11 +114,7 @@ impl LabSpec {
     /// The default with `queues` active queues.
     #[must_use]
     pub fn with_queues(queues: u32) -> Self {
-        Self {
-            queues,
-            queues_max: queues.max(8),
-            ..Self::default()
-        }
+        Self { queues, queues_max: queues.max(8), ..Self::default() }
     }
 }
 
@@ -147,9 +138,7 @@ struct Anchors {
 
 impl Shared {
     fn anchors(&self) -> MutexGuard<'_, Anchors> {
-        self.anchors
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.anchors.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn namespace(&self, side: Side) -> &Namespace {
@@ -160,9 +149,7 @@ impl Shared {
     }
 
     fn queues_in_use(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.queues_in_use
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.queues_in_use.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -194,15 +181,9 @@ impl Lab {
         let server = Namespace::new("server")?;
         let client = Namespace::new("client")?;
         link::create(&server, &client, &spec)?;
-        let shared = Shared {
-            server,
-            client,
-            queues_in_use: Mutex::default(),
-            anchors: Mutex::default(),
-        };
-        let lab = Self {
-            shared: Arc::new(shared),
-        };
+        let shared =
+            Shared { server, client, queues_in_use: Mutex::default(), anchors: Mutex::default() };
+        let lab = Self { shared: Arc::new(shared) };
         if spec.queues < spec.queues_max {
             lab.set_queues_both(spec.queues)?;
         }
@@ -306,13 +287,8 @@ impl Lab {
     ///
     /// When the kernel refuses, with both ends' counts.
     pub fn set_queues(&self, side: Side, queues: u32) -> Result<()> {
-        link::set_channels(
-            self.shared.namespace(side),
-            side.interface(),
-            queues,
-            queues,
-        )
-        .with_context(|| self.describe_queues())
+        link::set_channels(self.shared.namespace(side), side.interface(), queues, queues)
+            .with_context(|| self.describe_queues())
     }
 
     /// Sets the queues of both ends in the order that the kernel accepts
@@ -342,12 +318,7 @@ impl Lab {
 
     fn describe_queues(&self) -> String {
         let one = |side: Side| match link::channels(self.shared.namespace(side), side.interface()) {
-            Ok(now) => format!(
-                "{} has {} rx and {} tx queues",
-                side.interface(),
-                now.rx,
-                now.tx
-            ),
+            Ok(now) => format!("{} has {} rx and {} tx queues", side.interface(), now.rx, now.tx),
             Err(error) => format!("{}: {error:#}", side.interface()),
         };
         format!("lab: {}, {}", one(Side::Server), one(Side::Client))

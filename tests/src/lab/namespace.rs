@@ -27,11 +27,8 @@ use anyhow::{Context as _, Result};
 type Job = Box<dyn FnOnce() + Send>;
 
 /// What the lab needs, by bit number in the kernel's capability sets.
-const CAPABILITIES: [(u32, &str); 3] = [
-    (12, "CAP_NET_ADMIN"),
-    (21, "CAP_SYS_ADMIN"),
-    (39, "CAP_BPF"),
-];
+const CAPABILITIES: [(u32, &str); 3] =
+    [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
 
 /// Names of the needed capabilities that this process has not.
 pub(super) fn missing_capabilities() -> Vec<&'static str> {
@@ -41,9 +38,7 @@ pub(super) fn missing_capabilities() -> Vec<&'static str> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    let missing = CAPABILITIES
-        .iter()
-        .filter(|(bit, _)| effective >> bit & 1 == 0);
+    let missing = CAPABILITIES.iter().filter(|(bit, _)| effective >> bit & 1 == 0);
     missing.map(|(_, name)| *name).collect()
 }
 
@@ -82,9 +77,7 @@ impl Namespace {
                 Err(error) => drop(ready.send(Err(error))),
             })
             .context("lab: start of a namespace's thread")?;
-        let held = held
-            .recv()
-            .context("lab: a namespace's thread ended early")?;
+        let held = held.recv().context("lab: a namespace's thread ended early")?;
         let held = held.with_context(|| {
             let missing = missing_capabilities().join(", ");
             let missing = if missing.is_empty() { "none" } else { &missing };
@@ -148,13 +141,7 @@ impl Namespace {
         let die_with_parent = move || {
             // SAFETY: prctl with plain numbers.
             check(unsafe {
-                libc::prctl(
-                    libc::PR_SET_PDEATHSIG,
-                    libc::SIGKILL as libc::c_ulong,
-                    0,
-                    0,
-                    0,
-                )
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0)
             })?;
             // SAFETY: no arguments; async-signal-safe.
             let now = unsafe { libc::getppid() };
@@ -225,11 +212,7 @@ fn mount(source: Option<&str>, target: &str, kind: Option<&str>, flags: u64) -> 
 
 /// The error of a system call that says -1.
 pub(super) fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A child inside a namespace; killed and reaped when dropped.

@@ -36,10 +36,7 @@ pub(super) fn load() -> Result<Ebpf> {
         bail!("lab: {OBJECT_ENV} is not set, wanted the path of the lab's eBPF object: {CURE}");
     };
     let bytes = std::fs::read(&path).with_context(|| {
-        format!(
-            "lab: {OBJECT_ENV} names {}, which cannot be read: {CURE}",
-            path.display()
-        )
+        format!("lab: {OBJECT_ENV} names {}, which cannot be read: {CURE}", path.display())
     })?;
     EbpfLoader::new()
         .load(&bytes)
@@ -52,9 +49,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp>
         format!("lab: the object has no program {name}: cargo xtask build-ebpf")
     })?;
     let program: &mut Xdp = program.try_into().with_context(|| format!("lab: {name}"))?;
-    program
-        .load()
-        .with_context(|| format!("lab: the kernel refuses program {name}"))?;
+    program.load().with_context(|| format!("lab: the kernel refuses program {name}"))?;
     Ok(program)
 }
 
@@ -79,9 +74,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, name: &str, shared: &Shared, side: Side) -
     let id = program.info().with_context(|| format!("lab: {name}"))?.id();
     let linked = loaded_links().any(|link| link.is_ok_and(|link| link.program_id() == id));
     if !linked {
-        program
-            .detach(attached)
-            .with_context(|| format!("lab: detach of {name}"))?;
+        program.detach(attached).with_context(|| format!("lab: detach of {name}"))?;
         bail!(
             "lab: {name} on {interface} got no bpf_link, wanted one: the kernel is older than 5.9"
         );
@@ -94,22 +87,16 @@ pub(super) fn settings<'a, T: Pod>(
     ebpf: &'a mut Ebpf,
     name: &str,
 ) -> Result<Array<&'a mut MapData, T>> {
-    let map = ebpf
-        .map_mut(name)
-        .with_context(|| format!("lab: the object has no map {name}"))?;
+    let map = ebpf.map_mut(name).with_context(|| format!("lab: the object has no map {name}"))?;
     Array::try_from(map).with_context(|| format!("lab: map {name} is not as the lab knows it"))
 }
 
 /// Counters of every CPU in row `row` of a per-CPU map.
 pub(super) fn counts<T: Pod>(ebpf: &Ebpf, name: &str, row: u32) -> Result<Vec<T>> {
-    let map = ebpf
-        .map(name)
-        .with_context(|| format!("lab: the object has no map {name}"))?;
+    let map = ebpf.map(name).with_context(|| format!("lab: the object has no map {name}"))?;
     let map: PerCpuArray<_, T> = PerCpuArray::try_from(map)
         .with_context(|| format!("lab: map {name} is not as the lab knows it"))?;
-    let values = map
-        .get(&row, 0)
-        .with_context(|| format!("lab: row {row} of map {name}"))?;
+    let values = map.get(&row, 0).with_context(|| format!("lab: row {row} of map {name}"))?;
     Ok(values.iter().copied().collect())
 }
 
@@ -153,10 +140,7 @@ impl Receiver {
             ReceiverKind::Pass => PASS_PROGRAM,
         };
         attach(&mut ebpf, name, &lab.shared, side)?;
-        Ok(Self {
-            ebpf,
-            _shared: Arc::clone(&lab.shared),
-        })
+        Ok(Self { ebpf, _shared: Arc::clone(&lab.shared) })
     }
 
     /// Reads the counters.

@@ -63,17 +63,11 @@ impl Sink {
                 port_first: u32::from(*ports.start()),
                 port_last: u32::from(*ports.end()),
             },
-            None => SinkSettings {
-                port_first: 1,
-                port_last: 0,
-            },
+            None => SinkSettings { port_first: 1, port_last: 0 },
         };
         object::settings(&mut ebpf, SINK_MAP)?.set(0, settings, 0)?;
         object::attach(&mut ebpf, SINK_PROGRAM, &lab.shared, Side::Client)?;
-        Ok(Self {
-            ebpf,
-            _shared: Arc::clone(&lab.shared),
-        })
+        Ok(Self { ebpf, _shared: Arc::clone(&lab.shared) })
     }
 
     /// Reads the counters.
@@ -89,10 +83,7 @@ impl Sink {
                 .for_each(|counts| total.add(counts));
             Ok(total)
         };
-        Ok(SinkReading {
-            dropped: row(SUNK_DROPPED)?,
-            passed: row(SUNK_PASSED)?,
-        })
+        Ok(SinkReading { dropped: row(SUNK_DROPPED)?, passed: row(SUNK_PASSED)? })
     }
 
     /// Takes the sink off the interface and gives its last reading.

@@ -18,10 +18,8 @@ fn blocked(status: &Status) -> u64 {
 }
 
 fn sending(lab: &Lab, template: Template) -> Running {
-    let spec = GeneratorSpec {
-        pacing: Pacing::RatePerS(20_000),
-        ..GeneratorSpec::new(0, vec![template])
-    };
+    let spec =
+        GeneratorSpec { pacing: Pacing::RatePerS(20_000), ..GeneratorSpec::new(0, vec![template]) };
     let generator = Generator::new(lab, spec).unwrap();
     generator.start(Bound::Time(Duration::from_secs(60))).unwrap()
 }

@@ -10,7 +10,8 @@ use veltrix_abi::wire::Kind;
 use veltrix_tests::bench::rig::{PORT, ping_template};
 use veltrix_tests::bench::service::Provider;
 use veltrix_tests::lab::{
-    Datagram, FrameSpec, GENERATED_PORT, Generator, GeneratorSpec, Lab, LabSpec, Pacing, Side, Sink, Template,
+    Datagram, FrameSpec, GENERATED_PORT, Generator, GeneratorSpec, Lab, LabSpec, Pacing, Side,
+    Sink, Template,
 };
 use veltrix_tests::server::{Server, finish, require};
 

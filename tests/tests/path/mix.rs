@@ -27,11 +27,7 @@ pub struct Case {
 impl Case {
     /// The program's exit.
     pub fn program_exit(&self) -> Exit {
-        if self.exit.is_xdp() {
-            self.exit
-        } else {
-            Exit::RedirectXsk
-        }
+        if self.exit.is_xdp() { self.exit } else { Exit::RedirectXsk }
     }
 }
 
@@ -66,9 +62,7 @@ fn ping() -> Vec<u8> {
 /// A well-formed IPv4 frame around `payload`, changed by `change`, whose
 /// argument is the frame: Ethernet 14, IPv4 20, UDP 8.
 fn v4(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Template {
-    let mut frame = FrameSpec::ipv4(PORT)
-        .build(payload)
-        .expect("a frame that can be");
+    let mut frame = FrameSpec::ipv4(PORT).build(payload).expect("a frame that can be");
     change(&mut frame);
     Template::raw(frame)
 }
@@ -77,9 +71,7 @@ fn v4(payload: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Template {
 fn v6_with_extensions(payload: &[u8], extensions: usize) -> Template {
     const DESTINATION_OPTIONS: u8 = 60;
     const UDP: u8 = 17;
-    let mut frame = FrameSpec::ipv6(PORT)
-        .build(payload)
-        .expect("a frame that can be");
+    let mut frame = FrameSpec::ipv6(PORT).build(payload).expect("a frame that can be");
     let l3 = 14;
     frame[l3 + 6] = DESTINATION_OPTIONS;
     let length = u16::from_be_bytes([frame[l3 + 4], frame[l3 + 5]]) + 8 * extensions as u16;
@@ -96,10 +88,8 @@ fn v6_with_extensions(payload: &[u8], extensions: usize) -> Template {
 fn checksum(frame: &mut [u8]) {
     let header = 14..34;
     frame[24..26].fill(0);
-    let mut sum: u32 = frame[header]
-        .chunks(2)
-        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
-        .sum();
+    let mut sum: u32 =
+        frame[header].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
@@ -109,9 +99,7 @@ fn checksum(frame: &mut [u8]) {
 /// Frames that the program passes to the kernel.
 fn passed() -> Vec<(&'static str, Template, Exit)> {
     let other_port = FrameSpec::ipv4(PORT + 1);
-    let mut arp = FrameSpec::ipv4(PORT)
-        .build(&[0; 46])
-        .expect("a frame that can be");
+    let mut arp = FrameSpec::ipv4(PORT).build(&[0; 46]).expect("a frame that can be");
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     let tag = [0x81, 0x00, 0, 5];
     vec![
@@ -125,11 +113,7 @@ fn passed() -> Vec<(&'static str, Template, Exit)> {
             }),
             Exit::PassVlanDeep,
         ),
-        (
-            "an IPv4 header of 16 bytes",
-            v4(&ping(), |f| f[14] = 0x44),
-            Exit::PassIpMalformed,
-        ),
+        ("an IPv4 header of 16 bytes", v4(&ping(), |f| f[14] = 0x44), Exit::PassIpMalformed),
         (
             "not UDP",
             v4(&ping(), |f| {
@@ -146,11 +130,7 @@ fn passed() -> Vec<(&'static str, Template, Exit)> {
             }),
             Exit::PassFragmentTail,
         ),
-        (
-            "an IPv6 chain",
-            v6_with_extensions(&ping(), 2),
-            Exit::PassIpv6Chain,
-        ),
+        ("an IPv6 chain", v6_with_extensions(&ping(), 2), Exit::PassIpv6Chain),
         (
             "a cut UDP header",
             v4(&ping(), |f| {
@@ -189,11 +169,7 @@ fn dropped() -> Vec<(&'static str, Template, Exit)> {
             }),
             Exit::DropFragment,
         ),
-        (
-            "one IPv6 extension",
-            v6_with_extensions(&ping(), 1),
-            Exit::DropIpv6Extension,
-        ),
+        ("one IPv6 extension", v6_with_extensions(&ping(), 1), Exit::DropIpv6Extension),
         (
             "a multicast MAC",
             v4(&ping(), |f| {
@@ -201,18 +177,10 @@ fn dropped() -> Vec<(&'static str, Template, Exit)> {
             }),
             Exit::DropNotUnicast,
         ),
-        (
-            "a loopback source",
-            from([127, 0, 0, 1], 40_000),
-            Exit::DropBadSource,
-        ),
+        ("a loopback source", from([127, 0, 0, 1], 40_000), Exit::DropBadSource),
         ("source port 0", from([10, 78, 0, 1], 0), Exit::DropBadSource),
         ("a UDP length of 7", udp_bytes(7), Exit::DropUdpLength),
-        (
-            "a UDP length beyond the packet",
-            udp_bytes(500),
-            Exit::DropUdpLength,
-        ),
+        ("a UDP length beyond the packet", udp_bytes(500), Exit::DropUdpLength),
         ("no payload", v4(&[], |_| {}), Exit::DropEmpty),
         ("a short header", v4(&ping()[..47], |_| {}), Exit::DropHeaderShort),
         (
@@ -221,11 +189,7 @@ fn dropped() -> Vec<(&'static str, Template, Exit)> {
             Exit::DropTooLarge,
         ),
         ("a wrong magic", v4(&no_magic, |_| {}), Exit::DropMagic),
-        (
-            "a blocked source",
-            from([10, 99, 0, 1], 40_000),
-            Exit::DropBlocked,
-        ),
+        ("a blocked source", from([10, 99, 0, 1], 40_000), Exit::DropBlocked),
     ]
 }
 
@@ -233,24 +197,14 @@ fn dropped() -> Vec<(&'static str, Template, Exit)> {
 fn served() -> Vec<(&'static str, Vec<u8>, Exit, bool)> {
     let ping_header = Header::new(Kind::Ping);
     let ping_with = |header: Header| datagram(&header, &[0; 24]);
-    let events_header = Header {
-        mode: Mode::None as u8,
-        count: 1,
-        ..Header::new(Kind::Events)
-    };
+    let events_header = Header { mode: Mode::None as u8, count: 1, ..Header::new(Kind::Events) };
     let mut bad_crc = ping();
     bad_crc[60] ^= 1;
     let sealed = {
-        let header = Header {
-            flags: FLAG_SEALED,
-            ..ping_header
-        };
+        let header = Header { flags: FLAG_SEALED, ..ping_header };
         [&ping_with(header)[..], &[0; TAG_BYTES]].concat()
     };
-    let durable = Datagram {
-        mode: Mode::Durable,
-        ..Datagram::default()
-    };
+    let durable = Datagram { mode: Mode::Durable, ..Datagram::default() };
     vec![
         ("a bad CRC", bad_crc, Exit::Checksum, false),
         (
@@ -259,82 +213,30 @@ fn served() -> Vec<(&'static str, Vec<u8>, Exit, bool)> {
             Exit::ReplyKind,
             false,
         ),
-        (
-            "version 9",
-            ping_with(Header {
-                version: 9,
-                ..ping_header
-            }),
-            Exit::Version,
-            false,
-        ),
+        ("version 9", ping_with(Header { version: 9, ..ping_header }), Exit::Version, false),
         (
             "version 9 and no body",
-            datagram(
-                &Header {
-                    version: 9,
-                    ..ping_header
-                },
-                &[],
-            ),
+            datagram(&Header { version: 9, ..ping_header }, &[]),
             Exit::Version,
             true,
         ),
-        (
-            "kind 99",
-            ping_with(Header {
-                kind: 99,
-                ..ping_header
-            }),
-            Exit::Kind,
-            false,
-        ),
+        ("kind 99", ping_with(Header { kind: 99, ..ping_header }), Exit::Kind, false),
         (
             "a reserved field",
-            ping_with(Header {
-                reserved: 1,
-                ..ping_header
-            }),
+            ping_with(Header { reserved: 1, ..ping_header }),
             Exit::Reserved,
             false,
         ),
         ("sealed", sealed, Exit::Sealed, false),
-        (
-            "a ping of the wrong length",
-            datagram(&ping_header, &[0; 16]),
-            Exit::Malformed,
-            false,
-        ),
+        ("a ping of the wrong length", datagram(&ping_header, &[0; 16]), Exit::Malformed, false),
         (
             "a count that lies",
-            datagram(
-                &Header {
-                    count: 2,
-                    ..events_header
-                },
-                &event(),
-            ),
+            datagram(&Header { count: 2, ..events_header }, &event()),
             Exit::Malformed,
             false,
         ),
-        (
-            "mode 7",
-            datagram(
-                &Header {
-                    mode: 7,
-                    ..events_header
-                },
-                &event(),
-            ),
-            Exit::Mode,
-            false,
-        ),
-        (
-            "durable events",
-            durable.events(2, 0),
-            Exit::DurableUnavailable,
-            false,
-        ),
+        ("mode 7", datagram(&Header { mode: 7, ..events_header }, &event()), Exit::Mode, false),
+        ("durable events", durable.events(2, 0), Exit::DurableUnavailable, false),
         (
             "a query",
             Datagram::default().of_kind(Kind::Query, &[0; 24]),
@@ -345,12 +247,7 @@ fn served() -> Vec<(&'static str, Vec<u8>, Exit, bool)> {
         ("a hello", Datagram::default().hello(), Exit::Hello, false),
         // Nine events: so that an ack of a full datagram has no more entries
         // than the sink walks.
-        (
-            "events",
-            Datagram::default().events(9, 0),
-            Exit::Accepted,
-            false,
-        ),
+        ("events", Datagram::default().events(9, 0), Exit::Accepted, false),
     ]
 }
 
@@ -358,30 +255,17 @@ fn served() -> Vec<(&'static str, Vec<u8>, Exit, bool)> {
 pub fn cases() -> Vec<Case> {
     let program = passed().into_iter().chain(dropped());
     let mut cases: Vec<Case> = program
-        .map(|(name, template, exit)| Case {
-            name,
-            template,
-            exit,
-            withheld: false,
-        })
+        .map(|(name, template, exit)| Case { name, template, exit, withheld: false })
         .collect();
     let mut lane = |name, spec: &FrameSpec, payload: &[u8], exit, withheld| {
         let template = Template::new(spec, payload).expect("a frame that can be");
-        cases.push(Case {
-            name,
-            template,
-            exit,
-            withheld,
-        });
+        cases.push(Case { name, template, exit, withheld });
     };
     let plain = FrameSpec::ipv4(PORT);
     for (name, payload, exit, withheld) in served() {
         lane(name, &plain, &payload, exit, withheld);
     }
-    let tagged = |vlans: &[u16], spec: FrameSpec| FrameSpec {
-        vlans: vlans.to_vec(),
-        ..spec
-    };
+    let tagged = |vlans: &[u16], spec: FrameSpec| FrameSpec { vlans: vlans.to_vec(), ..spec };
     let events = Datagram::default().events(9, 0);
     let v6 = || FrameSpec::ipv6(PORT);
     lane("events by IPv6", &v6(), &events, Exit::Accepted, false);
@@ -390,10 +274,7 @@ pub fn cases() -> Vec<Case> {
     let two = tagged(&[5, 6], v6());
     lane("a ping behind two tags", &two, &ping(), Exit::Ping, false);
     if cases.len().is_multiple_of(2) {
-        let sums = FrameSpec {
-            udp_checksum: true,
-            ..FrameSpec::ipv4(PORT)
-        };
+        let sums = FrameSpec { udp_checksum: true, ..FrameSpec::ipv4(PORT) };
         let template = Template::new(&sums, &ping()).expect("a frame that can be");
         cases.push(Case {
             name: "a ping with a checksum",
@@ -405,29 +286,31 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// A ping from the broadcast address of the lab's IPv4 subnet.
+pub fn unanswerable() -> Case {
+    let source = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 255));
+    let spec = FrameSpec { source, ..FrameSpec::ipv4(PORT) };
+    let frame = spec.build(&ping()).expect("a frame that can be");
+    Case {
+        name: "a ping from a broadcast address",
+        template: Template::raw(frame),
+        exit: Exit::Ping,
+        withheld: false,
+    }
+}
+
 #[test]
 fn the_mix_meets_every_exit_that_needs_no_overload() {
     let cases = cases();
     assert_eq!(cases.len() % 2, 1);
     // Met elsewhere: a queue without a lane, the rate limit, a bug, overload.
-    let elsewhere = [
-        Exit::PassFallback,
-        Exit::RedirectXsk,
-        Exit::DropRate,
-        Exit::LaneDisagrees,
-        Exit::Shed,
-    ];
+    let elsewhere =
+        [Exit::PassFallback, Exit::RedirectXsk, Exit::DropRate, Exit::LaneDisagrees, Exit::Shed];
     for exit in Exit::ALL {
         let met = cases.iter().any(|case| case.exit == *exit);
         assert!(met || elsewhere.contains(exit), "{exit:?} is in no case");
     }
-    for Case {
-        name,
-        template,
-        exit,
-        ..
-    } in &cases
-    {
+    for Case { name, template, exit, .. } in &cases {
         let accepted = accept(template.bytes(), PORT, PAYLOAD_BYTES_MAX_DEFAULT);
         let found = match accepted {
             Err(found) => found,

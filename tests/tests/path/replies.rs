@@ -11,8 +11,7 @@ use veltrix_abi::wire::{Reply, decode_reply};
 use veltrix_tests::bench::rig::PORT;
 use veltrix_tests::bench::service::Provider;
 use veltrix_tests::lab::{
-    CLIENT_MAC, Datagram, FrameSpec, Lab, LabSpec, SERVER_IPV4, SERVER_IPV6,
-    SERVER_MAC, Side, Sink,
+    CLIENT_MAC, Datagram, FrameSpec, Lab, LabSpec, SERVER_IPV4, SERVER_IPV6, SERVER_MAC, Side, Sink,
 };
 use veltrix_tests::server::{Server, require};
 

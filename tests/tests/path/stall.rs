@@ -24,10 +24,8 @@ fn a_stalled_lane_is_counted_and_does_not_block_the_interface() {
     let lab = Lab::new(LabSpec::with_queues(2)).unwrap();
     let server = Server::start(&lab, Provider::Xdp, &[]).unwrap();
     let _sink = Sink::attach(&lab, Some(GENERATED_PORT..=GENERATED_PORT)).unwrap();
-    let spec = GeneratorSpec {
-        cores: vec![0, 1],
-        ..GeneratorSpec::new(0, event_templates(1).unwrap())
-    };
+    let spec =
+        GeneratorSpec { cores: vec![0, 1], ..GeneratorSpec::new(0, event_templates(1).unwrap()) };
     let mut generator = Generator::new(&lab, spec).unwrap();
     server.signal("STOP").unwrap();
     let sent = generator.send(FRAMES).unwrap();

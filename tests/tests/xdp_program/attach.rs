@@ -30,21 +30,11 @@ fn attached() -> Attached {
 fn the_mode_asked_for_is_the_mode_attached() {
     on_server("the_mode_asked_for_is_the_mode_attached", 2, |_, object| {
         for mode in [Mode::Driver, Mode::Generic] {
-            let mut half = KernelHalf::load(
-                object,
-                &Settings {
-                    queues: 2,
-                    ..plain()
-                },
-            )
-            .unwrap();
+            let mut half = KernelHalf::load(object, &Settings { queues: 2, ..plain() }).unwrap();
             half.attach(&nic(), mode).unwrap();
             let facts = half.facts().unwrap();
             let (interface, seen) = facts.attached.unwrap();
-            assert_eq!(
-                (interface.as_str(), seen.name()),
-                (SERVER_INTERFACE, mode.name())
-            );
+            assert_eq!((interface.as_str(), seen.name()), (SERVER_INTERFACE, mode.name()));
             assert_eq!(attached().programs, [facts.id]);
             let again = half.attach(&nic(), mode).unwrap_err();
             assert!(again.to_string().contains("already"), "{again}");
@@ -59,48 +49,34 @@ fn the_mode_asked_for_is_the_mode_attached() {
 
 #[test]
 fn a_second_program_is_refused_and_the_first_one_named() {
-    on_server(
-        "a_second_program_is_refused_and_the_first_one_named",
-        1,
-        |_, object| {
-            let mut first = KernelHalf::load(object, &plain()).unwrap();
-            first.attach(&nic(), Mode::Driver).unwrap();
-            let id = first.facts().unwrap().id;
-            for mode in [Mode::Driver, Mode::Generic] {
-                let mut second = KernelHalf::load(object, &plain()).unwrap();
-                let error = second.attach(&nic(), mode).unwrap_err();
-                let text = error.to_string();
-                assert!(
-                    matches!(error.errno(), Some(libc::EBUSY | libc::EEXIST)),
-                    "{text}"
-                );
-                for part in [
-                    &format!("id {id},"),
-                    "ip link set dev veltrix-s xdp off",
-                    "driver veth",
-                    &format!("mode {}", mode.name()),
-                    "1 rx and 1 tx",
-                ] {
-                    assert!(text.contains(part), "{part} is missing: {text}");
-                }
+    on_server("a_second_program_is_refused_and_the_first_one_named", 1, |_, object| {
+        let mut first = KernelHalf::load(object, &plain()).unwrap();
+        first.attach(&nic(), Mode::Driver).unwrap();
+        let id = first.facts().unwrap().id;
+        for mode in [Mode::Driver, Mode::Generic] {
+            let mut second = KernelHalf::load(object, &plain()).unwrap();
+            let error = second.attach(&nic(), mode).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error.errno(), Some(libc::EBUSY | libc::EEXIST)), "{text}");
+            for part in [
+                &format!("id {id},"),
+                "ip link set dev veltrix-s xdp off",
+                "driver veth",
+                &format!("mode {}", mode.name()),
+                "1 rx and 1 tx",
+            ] {
+                assert!(text.contains(part), "{part} is missing: {text}");
             }
-            assert_eq!(attached().programs, [id]);
-        },
-    );
+        }
+        assert_eq!(attached().programs, [id]);
+    });
 }
 
 #[test]
 fn unequal_queue_counts_are_named() {
     on_server("unequal_queue_counts_are_named", 2, |lab, object| {
         lab.set_queues(Side::Client, 4).unwrap();
-        let mut half = KernelHalf::load(
-            object,
-            &Settings {
-                queues: 2,
-                ..plain()
-            },
-        )
-        .unwrap();
+        let mut half = KernelHalf::load(object, &Settings { queues: 2, ..plain() }).unwrap();
         let error = half.attach(&nic(), Mode::Driver).unwrap_err();
         let text = error.to_string();
         assert_eq!(error.errno(), Some(libc::ENOSPC), "{text}");

@@ -23,10 +23,7 @@ fn exit_v4(runner: &mut Runner, address: [u8; 4]) -> Exit {
 }
 
 fn exit_v6(runner: &mut Runner, address: &str) -> Exit {
-    runner
-        .frame(&Frame::from_v6(address.parse().unwrap()).bytes())
-        .unwrap()
-        .exit
+    runner.frame(&Frame::from_v6(address.parse().unwrap()).bytes()).unwrap().exit
 }
 
 #[test]
@@ -36,16 +33,8 @@ fn only_what_lies_in_a_prefix_is_blocked() {
         return;
     };
     let now_ns = monotonic_ns();
-    for text in [
-        "10.1.2.3",
-        "198.51.100.0/24",
-        "2001:db8:1::/48",
-        "2001:db8:2::5",
-    ] {
-        runner
-            .half
-            .block_add(prefix(text), NEVER, "test", now_ns)
-            .unwrap();
+    for text in ["10.1.2.3", "198.51.100.0/24", "2001:db8:1::/48", "2001:db8:2::5"] {
+        runner.half.block_add(prefix(text), NEVER, "test", now_ns).unwrap();
     }
     for (address, blocked) in [
         ([10, 1, 2, 3], true),
@@ -55,11 +44,7 @@ fn only_what_lies_in_a_prefix_is_blocked() {
         ([198, 51, 101, 0], false),
         ([198, 51, 99, 255], false),
     ] {
-        assert_eq!(
-            exit_v4(&mut runner, address) == Exit::DropBlocked,
-            blocked,
-            "{address:?}"
-        );
+        assert_eq!(exit_v4(&mut runner, address) == Exit::DropBlocked, blocked, "{address:?}");
     }
     for (address, blocked) in [
         ("2001:db8:1::", true),
@@ -68,11 +53,7 @@ fn only_what_lies_in_a_prefix_is_blocked() {
         ("2001:db8:2::5", true),
         ("2001:db8:2::4", false),
     ] {
-        assert_eq!(
-            exit_v6(&mut runner, address) == Exit::DropBlocked,
-            blocked,
-            "{address}"
-        );
+        assert_eq!(exit_v6(&mut runner, address) == Exit::DropBlocked, blocked, "{address}");
     }
     // A frame that is not ours or malformed leaves as what it is.
     let other = Frame::from_v4([10, 1, 2, 3]).with(|f| f.port += 1).bytes();
@@ -80,16 +61,9 @@ fn only_what_lies_in_a_prefix_is_blocked() {
     assert!(runner.half.block_del(prefix("10.1.2.3")).unwrap());
     assert!(!runner.half.block_del(prefix("10.1.2.3")).unwrap());
     assert_eq!(exit_v4(&mut runner, [10, 1, 2, 3]), Exit::PassFallback);
-    let listed: Vec<String> = runner
-        .half
-        .block_list()
-        .iter()
-        .map(|b| b.prefix.to_string())
-        .collect();
-    assert_eq!(
-        listed,
-        ["198.51.100.0/24", "2001:db8:1::/48", "2001:db8:2::5/128"]
-    );
+    let listed: Vec<String> =
+        runner.half.block_list().iter().map(|b| b.prefix.to_string()).collect();
+    assert_eq!(listed, ["198.51.100.0/24", "2001:db8:1::/48", "2001:db8:2::5/128"]);
     runner.close().unwrap();
 }
 
@@ -100,19 +74,13 @@ fn a_block_ends_by_itself() {
     };
     let expires_ns = monotonic_ns() + 60_000_000;
     let short = prefix("10.1.2.0/24");
-    runner
-        .half
-        .block_add(short, expires_ns, "short", monotonic_ns())
-        .unwrap();
+    runner.half.block_add(short, expires_ns, "short", monotonic_ns()).unwrap();
     assert_eq!(exit_v4(&mut runner, [10, 1, 2, 3]), Exit::DropBlocked);
     // The coarse clock is late by up to a tick, 10 ms at the slowest.
     std::thread::sleep(Duration::from_millis(80));
     assert_eq!(exit_v4(&mut runner, [10, 1, 2, 3]), Exit::PassFallback);
     assert_eq!(runner.half.block_purge_expired(expires_ns - 1).unwrap(), []);
-    assert_eq!(
-        runner.half.block_purge_expired(monotonic_ns()).unwrap(),
-        [short]
-    );
+    assert_eq!(runner.half.block_purge_expired(monotonic_ns()).unwrap(), [short]);
     assert_eq!(runner.half.block_list(), []);
     runner.close().unwrap();
 }
@@ -126,18 +94,12 @@ fn a_short_block_inside_a_long_one_opens_no_hole() {
             return;
         };
         let soon_ns = monotonic_ns() + 20_000_000;
-        let mut both = [
-            (prefix("10.0.0.0/8"), NEVER),
-            (prefix("10.1.0.0/16"), soon_ns),
-        ];
+        let mut both = [(prefix("10.0.0.0/8"), NEVER), (prefix("10.1.0.0/16"), soon_ns)];
         if !outer_first {
             both.reverse();
         }
         for (prefix, expires_ns) in both {
-            runner
-                .half
-                .block_add(prefix, expires_ns, "", monotonic_ns())
-                .unwrap();
+            runner.half.block_add(prefix, expires_ns, "", monotonic_ns()).unwrap();
         }
         std::thread::sleep(Duration::from_millis(40));
         assert_eq!(exit_v4(&mut runner, [10, 1, 0, 1]), Exit::DropBlocked);
@@ -152,10 +114,7 @@ fn a_short_block_inside_a_long_one_opens_no_hole() {
 #[test]
 fn a_full_list_says_so_and_holds_what_it_has() {
     let name = "a_full_list_says_so_and_holds_what_it_has";
-    let settings = veltrix::nic::program::Settings {
-        block_entries_max: 4,
-        ..everything()
-    };
+    let settings = veltrix::nic::program::Settings { block_entries_max: 4, ..everything() };
     let Some(mut runner) = runner(name, &settings) else {
         return;
     };
@@ -164,18 +123,12 @@ fn a_full_list_says_so_and_holds_what_it_has() {
         let one = prefix(&format!("10.0.0.{last}"));
         runner.half.block_add(one, NEVER, "", now_ns).unwrap();
     }
-    let full = runner
-        .half
-        .block_add(prefix("10.0.0.9"), NEVER, "", now_ns)
-        .unwrap_err();
+    let full = runner.half.block_add(prefix("10.0.0.9"), NEVER, "", now_ns).unwrap_err();
     assert!(full.to_string().contains("holds 4 IPv4 prefixes"), "{full}");
     assert_eq!(exit_v4(&mut runner, [10, 0, 0, 9]), Exit::PassFallback);
     assert_eq!(exit_v4(&mut runner, [10, 0, 0, 3]), Exit::DropBlocked);
     // Replacing an entry needs no room.
-    runner
-        .half
-        .block_add(prefix("10.0.0.3"), NEVER, "again", now_ns)
-        .unwrap();
+    runner.half.block_add(prefix("10.0.0.3"), NEVER, "again", now_ns).unwrap();
     runner.close().unwrap();
 }
 
@@ -185,9 +138,7 @@ fn switched_off_it_blocks_nothing_and_says_so() {
     let Some(mut runner) = runner(name, &plain()) else {
         return;
     };
-    let refused = runner
-        .half
-        .block_add(prefix("10.0.0.1"), NEVER, "", monotonic_ns());
+    let refused = runner.half.block_add(prefix("10.0.0.1"), NEVER, "", monotonic_ns());
     assert!(matches!(refused, Err(BlockError::Off)));
     assert_eq!(exit_v4(&mut runner, [10, 0, 0, 1]), Exit::PassFallback);
 }

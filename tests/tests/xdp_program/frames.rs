@@ -60,22 +60,12 @@ pub const SOURCE_V6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 1, 0, 0, 0, 0,
 
 impl Frame {
     pub fn v4() -> Self {
-        let ip = Ip::V4 {
-            source: SOURCE_V4,
-            ihl: 5,
-            fragment: 0x4000,
-            protocol: 17,
-            version: 4,
-        };
+        let ip = Ip::V4 { source: SOURCE_V4, ihl: 5, fragment: 0x4000, protocol: 17, version: 4 };
         Self::new(ip)
     }
 
     pub fn v6() -> Self {
-        Self::new(Ip::V6 {
-            source: SOURCE_V6,
-            version: 6,
-            extensions: Vec::new(),
-        })
+        Self::new(Ip::V6 { source: SOURCE_V6, version: 6, extensions: Vec::new() })
     }
 
     fn new(ip: Ip) -> Self {
@@ -117,10 +107,7 @@ impl Frame {
     pub fn extensions(list: &[(u8, &[u8])]) -> Self {
         Self::v6().with(|f| {
             if let Ip::V6 { extensions, .. } = &mut f.ip {
-                *extensions = list
-                    .iter()
-                    .map(|(kind, rest)| (*kind, rest.to_vec()))
-                    .collect();
+                *extensions = list.iter().map(|(kind, rest)| (*kind, rest.to_vec())).collect();
             }
         })
     }
@@ -134,13 +121,7 @@ impl Frame {
         }
         let udp_bytes = 8 + self.payload.len();
         match &self.ip {
-            Ip::V4 {
-                source,
-                ihl,
-                fragment,
-                protocol,
-                version,
-            } => {
+            Ip::V4 { source, ihl, fragment, protocol, version } => {
                 out.extend(self.ethertype.unwrap_or(0x0800).to_be_bytes());
                 let header_bytes = usize::from(*ihl).max(5) * 4;
                 let total = self.ip_bytes.unwrap_or((header_bytes + udp_bytes) as u16);
@@ -154,22 +135,12 @@ impl Frame {
                 out.extend([192, 0, 2, 1]);
                 out.resize(start + header_bytes, 1);
             }
-            Ip::V6 {
-                source,
-                version,
-                extensions,
-            } => {
+            Ip::V6 { source, version, extensions } => {
                 out.extend(self.ethertype.unwrap_or(0x86dd).to_be_bytes());
-                let kinds: Vec<u8> = extensions
-                    .iter()
-                    .map(|(kind, _)| *kind)
-                    .chain([17])
-                    .collect();
+                let kinds: Vec<u8> = extensions.iter().map(|(kind, _)| *kind).chain([17]).collect();
                 let extension_bytes: usize =
                     extensions.iter().map(|(_, rest)| 1 + rest.len()).sum();
-                let length = self
-                    .ip_bytes
-                    .unwrap_or((extension_bytes + udp_bytes) as u16);
+                let length = self.ip_bytes.unwrap_or((extension_bytes + udp_bytes) as u16);
                 out.extend([version << 4, 0, 0, 0]);
                 out.extend(length.to_be_bytes());
                 out.extend([kinds[0], 64]);

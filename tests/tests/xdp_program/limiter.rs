@@ -15,10 +15,7 @@ use super::frames::Frame;
 use super::{plain, runner};
 
 fn enforce(per_s: u32, burst: u32) -> Settings {
-    Settings {
-        rate: Rate::Enforce { per_s, burst },
-        ..plain()
-    }
+    Settings { rate: Rate::Enforce { per_s, burst }, ..plain() }
 }
 
 fn exit(runner: &mut Runner, source: [u8; 4]) -> Exit {
@@ -37,10 +34,7 @@ fn the_first_datagrams_of_a_source_are_a_whole_burst() {
                 assert_eq!(exit(&mut runner, source), Exit::PassFallback);
             }
             let outcome = runner.frame(&Frame::from_v4(source).bytes()).unwrap();
-            assert_eq!(
-                (outcome.exit, outcome.action),
-                (Exit::DropRate, action::DROP)
-            );
+            assert_eq!((outcome.exit, outcome.action), (Exit::DropRate, action::DROP));
         }
         let v6 = Frame::from_v6("2001:db8::1".parse().unwrap()).bytes();
         for _ in 0..burst {
@@ -61,24 +55,15 @@ fn only_what_a_lane_would_get_costs_a_token() {
     for _ in 0..3 {
         assert_eq!(runner.frame(&malformed).unwrap().exit, Exit::DropEmpty);
     }
-    assert_eq!(
-        runner.frame(&Frame::v4().bytes()).unwrap().exit,
-        Exit::PassFallback
-    );
-    assert_eq!(
-        runner.frame(&Frame::v4().bytes()).unwrap().exit,
-        Exit::DropRate
-    );
+    assert_eq!(runner.frame(&Frame::v4().bytes()).unwrap().exit, Exit::PassFallback);
+    assert_eq!(runner.frame(&Frame::v4().bytes()).unwrap().exit, Exit::DropRate);
     runner.close().unwrap();
 }
 
 #[test]
 fn observing_drops_nothing_and_remarks_the_same() {
     let name = "observing_drops_nothing_and_remarks_the_same";
-    let settings = Settings {
-        rate: Rate::Observe { per_s: 1, burst: 3 },
-        ..plain()
-    };
+    let settings = Settings { rate: Rate::Observe { per_s: 1, burst: 3 }, ..plain() };
     let Some(mut runner) = runner(name, &settings) else {
         return;
     };
@@ -104,19 +89,13 @@ fn tokens_come_back_at_the_rate() {
     }
     let due = started.elapsed().as_secs_f64() * 200.0;
     // A tick of 10 ms at either end is worth two tokens.
-    assert!(
-        (f64::from(passed) - due).abs() <= 5.0,
-        "{passed} passed, {due:.1} were due"
-    );
+    assert!((f64::from(passed) - due).abs() <= 5.0, "{passed} passed, {due:.1} were due");
     std::thread::sleep(Duration::from_millis(200));
     let mut burst = 0;
     while exit(&mut runner, [192, 0, 2, 1]) == Exit::PassFallback {
         burst += 1;
     }
-    assert!(
-        (20..=22).contains(&burst),
-        "a rested source sent {burst} at once, wanted 20"
-    );
+    assert!((20..=22).contains(&burst), "a rested source sent {burst} at once, wanted 20");
     runner.close().unwrap();
 }
 

@@ -20,30 +20,16 @@ fn it_is_the_same_program_for_every_queue_count() {
     let Some(object) = require(name) else { return };
     let mut instructions = std::collections::BTreeSet::new();
     for queues in [1, 2, 31, 32, 33, 64, 128] {
-        let half = KernelHalf::load(
-            &object,
-            &Settings {
-                queues,
-                ..everything()
-            },
-        )
-        .unwrap();
+        let half = KernelHalf::load(&object, &Settings { queues, ..everything() }).unwrap();
         let facts = half.facts().unwrap();
         assert_eq!(half.queues(), queues);
         assert_eq!(half.exits().unwrap().len(), queues as usize + 1);
         assert_eq!(facts.attached, None);
         instructions.insert((facts.instructions, facts.verified_instructions));
     }
-    assert_eq!(
-        instructions.len(),
-        1,
-        "instructions differ by queue count: {instructions:?}"
-    );
+    assert_eq!(instructions.len(), 1, "instructions differ by queue count: {instructions:?}");
     let (loaded, _) = instructions.pop_first().unwrap();
-    assert!(
-        (1..INSTRUCTIONS_MAX).contains(&loaded),
-        "{loaded} instructions"
-    );
+    assert!((1..INSTRUCTIONS_MAX).contains(&loaded), "{loaded} instructions");
 }
 
 #[test]
@@ -52,21 +38,11 @@ fn what_is_off_is_pruned() {
         return;
     };
     let count = |settings: Settings| {
-        KernelHalf::load(&object, &settings)
-            .unwrap()
-            .facts()
-            .unwrap()
-            .instructions
+        KernelHalf::load(&object, &settings).unwrap().facts().unwrap().instructions
     };
     let off = count(plain());
-    let blocklist = count(Settings {
-        blocklist: true,
-        ..plain()
-    });
-    let rate = count(Settings {
-        rate: Rate::Enforce { per_s: 1, burst: 1 },
-        ..plain()
-    });
+    let blocklist = count(Settings { blocklist: true, ..plain() });
+    let rate = count(Settings { rate: Rate::Enforce { per_s: 1, burst: 1 }, ..plain() });
     let all = count(everything());
     assert!(off < blocklist && off < rate && blocklist < all && rate < all);
 }
@@ -74,10 +50,7 @@ fn what_is_off_is_pruned() {
 #[test]
 fn it_costs_little_over_an_empty_program() {
     let name = "it_costs_little_over_an_empty_program";
-    let settings = Settings {
-        block_entries_max: 2_000,
-        ..everything()
-    };
+    let settings = Settings { block_entries_max: 2_000, ..everything() };
     let Some(mut runner) = runner(name, &settings) else {
         return;
     };
@@ -89,58 +62,21 @@ fn it_costs_little_over_an_empty_program() {
         assert_eq!(answer, action::REDIRECT);
         let cost = ns_over_empty(&object, &runner.half, &bytes, 3).unwrap();
         println!("{family}: {cost:?}, {} ns over empty", cost.over_empty_ns());
-        assert!(
-            cost.over_empty_ns() <= NS_OVER_EMPTY_MAX,
-            "{family}: {cost:?}"
-        );
+        assert!(cost.over_empty_ns() <= NS_OVER_EMPTY_MAX, "{family}: {cost:?}");
     }
     println!("{:?}", runner.half.facts().unwrap());
 }
 
 #[test]
 fn settings_out_of_range_are_refused_by_name() {
-    let rate = |per_s, burst| Settings {
-        rate: Rate::Enforce { per_s, burst },
-        ..plain()
-    };
+    let rate = |per_s, burst| Settings { rate: Rate::Enforce { per_s, burst }, ..plain() };
     for (settings, key) in [
         (Settings { port: 0, ..plain() }, "port"),
-        (
-            Settings {
-                payload_bytes_max: 47,
-                ..plain()
-            },
-            "payload_bytes_max",
-        ),
-        (
-            Settings {
-                payload_bytes_max: 70_000,
-                ..plain()
-            },
-            "payload_bytes_max",
-        ),
-        (
-            Settings {
-                queues: 0,
-                ..plain()
-            },
-            "queues",
-        ),
-        (
-            Settings {
-                queues: u32::MAX,
-                ..plain()
-            },
-            "queues",
-        ),
-        (
-            Settings {
-                block_entries_max: 0,
-                blocklist: true,
-                ..plain()
-            },
-            "block_entries_max",
-        ),
+        (Settings { payload_bytes_max: 47, ..plain() }, "payload_bytes_max"),
+        (Settings { payload_bytes_max: 70_000, ..plain() }, "payload_bytes_max"),
+        (Settings { queues: 0, ..plain() }, "queues"),
+        (Settings { queues: u32::MAX, ..plain() }, "queues"),
+        (Settings { block_entries_max: 0, blocklist: true, ..plain() }, "block_entries_max"),
         (rate(0, 1), "rate per second"),
         (rate(1, 0), "rate burst"),
         (rate(1, RATE_BURST_MAX + 1), "rate burst"),
@@ -170,17 +106,11 @@ fn an_object_that_is_none_is_refused() {
 #[test]
 fn the_largest_burst_and_rate_overflow_nothing() {
     let name = "the_largest_burst_and_rate_overflow_nothing";
-    let rate = Rate::Enforce {
-        per_s: u32::MAX,
-        burst: RATE_BURST_MAX,
-    };
+    let rate = Rate::Enforce { per_s: u32::MAX, burst: RATE_BURST_MAX };
     let Some(mut runner) = runner(name, &Settings { rate, ..plain() }) else {
         return;
     };
     for _ in 0..1_000 {
-        assert_eq!(
-            runner.frame(&Frame::v4().bytes()).unwrap().exit,
-            Exit::PassFallback
-        );
+        assert_eq!(runner.frame(&Frame::v4().bytes()).unwrap().exit, Exit::PassFallback);
     }
 }

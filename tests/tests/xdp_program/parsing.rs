@@ -19,14 +19,7 @@ fn v4(change: impl FnOnce(&mut Frame)) -> Frame {
 
 /// Well-formed frames of every shape.
 fn shapes() -> Vec<Frame> {
-    let stacks: [&[u16]; 6] = [
-        &[],
-        &[VLAN],
-        &[QINQ],
-        &[QINQ, VLAN],
-        &[VLAN, VLAN],
-        &[VLAN, QINQ],
-    ];
+    let stacks: [&[u16]; 6] = [&[], &[VLAN], &[QINQ], &[QINQ, VLAN], &[VLAN, VLAN], &[VLAN, QINQ]];
     let mut out = Vec::new();
     for tags in stacks {
         for frame in [Frame::v4(), Frame::v6()] {
@@ -45,11 +38,7 @@ fn every_port() {
     for port in 0..=u16::MAX {
         bytes[36..38].copy_from_slice(&port.to_be_bytes());
         let exit = check(&mut runner, &bytes);
-        let wanted = if port == PORT {
-            Exit::PassFallback
-        } else {
-            Exit::PassOtherPort
-        };
+        let wanted = if port == PORT { Exit::PassFallback } else { Exit::PassOtherPort };
         assert_eq!(exit, wanted, "port {port}");
     }
     runner.close().unwrap();
@@ -84,12 +73,7 @@ fn every_truncation() {
         let whole = shape.bytes();
         for bytes in FRAME_BYTES_MIN..whole.len() {
             let exit = check(&mut runner, &whole[..bytes]);
-            assert_ne!(
-                exit,
-                Exit::PassFallback,
-                "{bytes} of {} bytes: {shape:?}",
-                whole.len()
-            );
+            assert_ne!(exit, Exit::PassFallback, "{bytes} of {} bytes: {shape:?}", whole.len());
         }
         assert_eq!(check(&mut runner, &whole), Exit::PassFallback, "{shape:?}");
     }
@@ -107,11 +91,7 @@ fn every_header_length() {
                 *ihl = words;
             }
         });
-        let wanted = if words < 5 {
-            Exit::PassIpMalformed
-        } else {
-            Exit::PassFallback
-        };
+        let wanted = if words < 5 { Exit::PassIpMalformed } else { Exit::PassFallback };
         assert_eq!(check(&mut runner, &frame.bytes()), wanted, "IHL {words}");
         for bytes in FRAME_BYTES_MIN..frame.bytes().len() {
             check(&mut runner, &frame.bytes()[..bytes]);
@@ -129,16 +109,8 @@ fn vlan_stacks() {
         for tag in [VLAN, QINQ] {
             for frame in [Frame::v4(), Frame::v6()] {
                 let bytes = frame.with(|f| f.tags = vec![tag; depth]).bytes();
-                let wanted = if depth > 2 {
-                    Exit::PassVlanDeep
-                } else {
-                    Exit::PassFallback
-                };
-                assert_eq!(
-                    check(&mut runner, &bytes),
-                    wanted,
-                    "{depth} tags of {tag:#06x}"
-                );
+                let wanted = if depth > 2 { Exit::PassVlanDeep } else { Exit::PassFallback };
+                assert_eq!(check(&mut runner, &bytes), wanted, "{depth} tags of {tag:#06x}");
             }
         }
     }
@@ -152,57 +124,27 @@ fn ip_headers() {
     };
     let ip4 = |v: u8, p: u8, frag: u16| {
         v4(|f| {
-            if let Ip::V4 {
-                version,
-                protocol,
-                fragment,
-                ..
-            } = &mut f.ip
-            {
+            if let Ip::V4 { version, protocol, fragment, .. } = &mut f.ip {
                 (*version, *protocol, *fragment) = (v, p, frag);
             }
         })
     };
     let mut cases = vec![
         ("fragment, first", ip4(4, 17, 0x2000), Exit::DropFragment),
-        (
-            "fragment, middle",
-            ip4(4, 17, 0x2001),
-            Exit::PassFragmentTail,
-        ),
+        ("fragment, middle", ip4(4, 17, 0x2001), Exit::PassFragmentTail),
         ("fragment, last", ip4(4, 17, 0x00b9), Exit::PassFragmentTail),
         ("reserved flag", ip4(4, 17, 0x8000), Exit::PassFallback),
         ("TCP", ip4(4, 6, 0), Exit::PassNotUdp),
-        (
-            "total below header",
-            v4(|f| f.ip_bytes = Some(19)),
-            Exit::PassIpMalformed,
-        ),
-        (
-            "total zero",
-            v4(|f| f.ip_bytes = Some(0)),
-            Exit::PassIpMalformed,
-        ),
-        (
-            "total ends in UDP header",
-            v4(|f| f.ip_bytes = Some(27)),
-            Exit::PassUdpShort,
-        ),
-        (
-            "total below UDP length",
-            v4(|f| f.ip_bytes = Some(60)),
-            Exit::DropUdpLength,
-        ),
+        ("total below header", v4(|f| f.ip_bytes = Some(19)), Exit::PassIpMalformed),
+        ("total zero", v4(|f| f.ip_bytes = Some(0)), Exit::PassIpMalformed),
+        ("total ends in UDP header", v4(|f| f.ip_bytes = Some(27)), Exit::PassUdpShort),
+        ("total below UDP length", v4(|f| f.ip_bytes = Some(60)), Exit::DropUdpLength),
         (
             "v6 length below UDP length",
             Frame::v6().with(|f| f.ip_bytes = Some(60)),
             Exit::DropUdpLength,
         ),
-        (
-            "v6 length zero",
-            Frame::v6().with(|f| f.ip_bytes = Some(0)),
-            Exit::PassUdpShort,
-        ),
+        ("v6 length zero", Frame::v6().with(|f| f.ip_bytes = Some(0)), Exit::PassUdpShort),
         (
             "v6 in v4's ethertype",
             Frame::v6().with(|f| f.ethertype = Some(0x0800)),
@@ -232,28 +174,13 @@ fn ipv6_extensions() {
         (Frame::extensions(&[(0, short)]), Exit::DropIpv6Extension),
         (Frame::extensions(&[(43, short)]), Exit::DropIpv6Extension),
         (Frame::extensions(&[(60, &long)]), Exit::DropIpv6Extension),
-        (
-            Frame::extensions(&[(135, &longest)]),
-            Exit::DropIpv6Extension,
-        ),
-        (
-            Frame::extensions(&[(0, short), (60, short)]),
-            Exit::PassIpv6Chain,
-        ),
-        (
-            Frame::extensions(&[(0, short), (44, &fragment(1))]),
-            Exit::PassIpv6Chain,
-        ),
+        (Frame::extensions(&[(135, &longest)]), Exit::DropIpv6Extension),
+        (Frame::extensions(&[(0, short), (60, short)]), Exit::PassIpv6Chain),
+        (Frame::extensions(&[(0, short), (44, &fragment(1))]), Exit::PassIpv6Chain),
         (Frame::extensions(&[(44, &fragment(1))]), Exit::DropFragment),
         (Frame::extensions(&[(44, &fragment(0))]), Exit::DropFragment),
-        (
-            Frame::extensions(&[(44, &fragment(0x0100))]),
-            Exit::PassFragmentTail,
-        ),
-        (
-            Frame::extensions(&[(44, &fragment(0xfff9))]),
-            Exit::PassFragmentTail,
-        ),
+        (Frame::extensions(&[(44, &fragment(0x0100))]), Exit::PassFragmentTail),
+        (Frame::extensions(&[(44, &fragment(0xfff9))]), Exit::PassFragmentTail),
         // ESP, authentication and "no next header" are not UDP.
         (Frame::extensions(&[(50, short)]), Exit::PassNotUdp),
         (Frame::extensions(&[(51, short)]), Exit::PassNotUdp),
@@ -292,11 +219,7 @@ fn sources_that_must_not_be_answered() {
     for frame in [Frame::v4(), Frame::v6()] {
         let port_zero = frame.clone().with(|f| f.source_port = 0).bytes();
         assert_eq!(check(&mut runner, &port_zero), Exit::DropBadSource);
-        for mac in [
-            [0xff; 6],
-            [0x01, 0, 0x5e, 0, 0, 1],
-            [0x33, 0x33, 0, 0, 0, 1],
-        ] {
+        for mac in [[0xff; 6], [0x01, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
             let group = frame.clone().with(|f| f.mac = mac).bytes();
             assert_eq!(check(&mut runner, &group), Exit::DropNotUnicast);
         }
@@ -312,13 +235,8 @@ fn udp_lengths_and_payloads() {
     for shape in [Frame::v4(), Frame::v6()] {
         let right = 8 + shape.payload.len() as u16;
         for udp_bytes in (0..=right + 64).chain([0x7fff, 0x8000, u16::MAX]) {
-            let exit = check(
-                &mut runner,
-                &shape
-                    .clone()
-                    .with(|f| f.udp_bytes = Some(udp_bytes))
-                    .bytes(),
-            );
+            let exit =
+                check(&mut runner, &shape.clone().with(|f| f.udp_bytes = Some(udp_bytes)).bytes());
             let wanted = match udp_bytes {
                 0..8 => Exit::DropUdpLength,
                 8 => Exit::DropEmpty,
@@ -329,10 +247,8 @@ fn udp_lengths_and_payloads() {
             assert_eq!(exit, wanted, "UDP length {udp_bytes}");
         }
         for bytes in 0..=PAYLOAD_BYTES_MAX + 16 {
-            let exit = check(
-                &mut runner,
-                &shape.clone().with(|f| f.payload = payload(bytes)).bytes(),
-            );
+            let exit =
+                check(&mut runner, &shape.clone().with(|f| f.payload = payload(bytes)).bytes());
             let wanted = match bytes {
                 0 => Exit::DropEmpty,
                 1..HEADER_BYTES => Exit::DropHeaderShort,
@@ -342,19 +258,12 @@ fn udp_lengths_and_payloads() {
             assert_eq!(exit, wanted, "{bytes} bytes of payload");
         }
         // Ethernet pads short frames; the padding is not payload.
-        let mut padded = shape
-            .clone()
-            .with(|f| f.payload = payload(HEADER_BYTES))
-            .bytes();
+        let mut padded = shape.clone().with(|f| f.payload = payload(HEADER_BYTES)).bytes();
         padded.extend([0; 46]);
         assert_eq!(check(&mut runner, &padded), Exit::PassFallback);
         for bit in 0..32 {
             let frame = shape.clone().with(|f| f.payload[bit / 8] ^= 1 << (bit % 8));
-            assert_eq!(
-                check(&mut runner, &frame.bytes()),
-                Exit::DropMagic,
-                "bit {bit}"
-            );
+            assert_eq!(check(&mut runner, &frame.bytes()), Exit::DropMagic, "bit {bit}");
         }
     }
     runner.close().unwrap();
@@ -378,11 +287,7 @@ fn both_halves_agree_on_random_damage() {
         // Mostly in the headers, where it decides something.
         for _ in 0..=below(4) {
             let anywhere = below(4) == 0;
-            let range = if anywhere {
-                bytes.len()
-            } else {
-                bytes.len().min(70)
-            };
+            let range = if anywhere { bytes.len() } else { bytes.len().min(70) };
             let at = below(range);
             bytes[at] = match below(3) {
                 0 => [0, 1, 0x40, 0x45, 0x81, 0x86, 0xff][below(7)],

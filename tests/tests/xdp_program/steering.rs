@@ -30,18 +30,12 @@ fn a_queue_with_a_socket_is_redirected() {
     let socket = socket();
     runner.half.xsk_insert(0, socket.as_fd()).unwrap();
     let outcome = runner.frame(&frame).unwrap();
-    assert_eq!(
-        (outcome.exit, outcome.action),
-        (Exit::RedirectXsk, action::REDIRECT)
-    );
+    assert_eq!((outcome.exit, outcome.action), (Exit::RedirectXsk, action::REDIRECT));
     let other = Frame::v4().with(|f| f.port += 1).bytes();
     assert_eq!(runner.frame(&other).unwrap().exit, Exit::PassOtherPort);
     runner.half.xsk_remove(0).unwrap();
     let outcome = runner.frame(&frame).unwrap();
-    assert_eq!(
-        (outcome.exit, outcome.action),
-        (Exit::PassFallback, action::PASS)
-    );
+    assert_eq!((outcome.exit, outcome.action), (Exit::PassFallback, action::PASS));
     let beyond = runner.half.xsk_insert(1, socket.as_fd()).unwrap_err();
     assert!(beyond.to_string().contains("socket of queue 1"), "{beyond}");
     runner.close().unwrap();
@@ -56,10 +50,7 @@ fn a_socket_that_closes_leaves_the_fallback() {
     let socket = socket();
     runner.half.xsk_insert(0, socket.as_fd()).unwrap();
     drop(socket);
-    assert_eq!(
-        runner.frame(&Frame::v4().bytes()).unwrap().exit,
-        Exit::PassFallback
-    );
+    assert_eq!(runner.frame(&Frame::v4().bytes()).unwrap().exit, Exit::PassFallback);
 }
 
 #[test]
@@ -71,13 +62,7 @@ fn each_queue_counts_in_its_own_row_and_unknown_ones_in_row_0() {
     let lab = Lab::new(LabSpec::with_queues(5)).unwrap();
     let interface = lab.ifindex(Side::Server).unwrap();
     lab.server(|| {
-        let Some(mut runner) = runner(
-            name,
-            &Settings {
-                queues: 3,
-                ..plain()
-            },
-        ) else {
+        let Some(mut runner) = runner(name, &Settings { queues: 3, ..plain() }) else {
             return;
         };
         let socket = socket();
@@ -85,23 +70,12 @@ fn each_queue_counts_in_its_own_row_and_unknown_ones_in_row_0() {
         let frame = Frame::v6().bytes();
         for queue in 0..5 {
             let row = if queue < 3 { queue + 1 } else { 0 };
-            let outcome = runner
-                .frame_on(&frame, Some(Queue { interface, queue }), row)
-                .unwrap();
-            let wanted = if queue == 1 {
-                Exit::RedirectXsk
-            } else {
-                Exit::PassFallback
-            };
+            let outcome = runner.frame_on(&frame, Some(Queue { interface, queue }), row).unwrap();
+            let wanted = if queue == 1 { Exit::RedirectXsk } else { Exit::PassFallback };
             assert_eq!(outcome.exit, wanted, "queue {queue}");
         }
-        let frames: Vec<u64> = runner
-            .half
-            .exits()
-            .unwrap()
-            .iter()
-            .map(|row| row[FRAMES_SLOT])
-            .collect();
+        let frames: Vec<u64> =
+            runner.half.exits().unwrap().iter().map(|row| row[FRAMES_SLOT]).collect();
         assert_eq!(frames, [2, 1, 1, 1]);
         runner.close().unwrap();
     });

@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::nic::blocklist::Prefix;
 use super::status::Status;
+use crate::nic::blocklist::Prefix;
 
 /// Version of requests and replies. Fields may be added within it; a reader
 /// skips those it does not know.

@@ -25,9 +25,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
-use crate::nic::blocklist::Prefix;
 use super::protocol::{Blocked, FailureCode, REQUEST_BYTES_MAX, Reply, Request, parse_request};
 use super::status::Status;
+use crate::nic::blocklist::Prefix;
 use veltrix_abi::maps::BLOCK_REASON_BYTES_MAX;
 
 /// Connections served at once; more wait in the socket's backlog.
@@ -53,7 +53,12 @@ pub trait Handler {
     /// # Errors
     ///
     /// Why not: the blocklist is off or full, the provider has none.
-    fn block_add(&self, cidr: Prefix, ttl: Option<Duration>, reason: &str) -> Result<String, String>;
+    fn block_add(
+        &self,
+        cidr: Prefix,
+        ttl: Option<Duration>,
+        reason: &str,
+    ) -> Result<String, String>;
 
     /// Unblocks a prefix; gives a sentence for the operator.
     ///

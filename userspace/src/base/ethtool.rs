@@ -140,10 +140,7 @@ impl ControlSocket {
     /// `EOPNOTSUPP` when the driver has no channels to report, `ENODEV` when
     /// there is no such interface.
     pub fn channels(&self, name: &InterfaceName) -> io::Result<Channels> {
-        let mut raw = RawChannels {
-            cmd: ETHTOOL_GCHANNELS,
-            ..RawChannels::default()
-        };
+        let mut raw = RawChannels { cmd: ETHTOOL_GCHANNELS, ..RawChannels::default() };
         self.ask(name, (&raw mut raw).cast())?;
         Ok(Channels {
             rx_max: raw.max_rx,
@@ -158,11 +155,7 @@ impl ControlSocket {
     /// One `SIOCETHTOOL`. `data` points to the structure that belongs to the
     /// command in its first word.
     fn ask(&self, name: &InterfaceName, data: *mut libc::c_void) -> io::Result<()> {
-        let mut request = EthtoolRequest {
-            name: name.to_c_chars(),
-            data,
-            rest: [0; 16],
-        };
+        let mut request = EthtoolRequest { name: name.to_c_chars(), data, rest: [0; 16] };
         // SAFETY: `request` is at least a whole ifreq, and its data pointer
         // is a live local of the caller, sized for the command it begins with.
         let rc = unsafe { libc::ioctl(self.fd(), libc::SIOCETHTOOL as _, &raw mut request) };

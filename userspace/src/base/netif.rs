@@ -116,10 +116,7 @@ fn interface_ioctl(
     name: &InterfaceName,
     request: libc::c_ulong,
 ) -> io::Result<Answer> {
-    let mut ifreq = Request {
-        name: name.to_c_chars(),
-        answer: Answer([0; 24]),
-    };
+    let mut ifreq = Request { name: name.to_c_chars(), answer: Answer([0; 24]) };
     // SAFETY: `ifreq` is a whole, initialised ifreq; the requests used here
     // read its name and write its union, nothing else.
     let rc = unsafe { libc::ioctl(socket.fd(), request as _, &raw mut ifreq) };
@@ -211,26 +208,10 @@ mod tests {
 
     #[test]
     fn names_follow_the_kernels_rule() {
-        for good in [
-            "lo",
-            "eth0",
-            "enp0s31f6",
-            "fifteen-bytes-x",
-            "a.100",
-            "va@b",
-        ] {
+        for good in ["lo", "eth0", "enp0s31f6", "fifteen-bytes-x", "a.100", "va@b"] {
             assert!(InterfaceName::new(good).is_some(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a:b",
-            "a b",
-            "a\0b",
-            "sixteen-bytes-xx",
-        ] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\0b", "sixteen-bytes-xx"] {
             assert!(InterfaceName::new(bad).is_none(), "{bad:?}");
         }
     }

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 
 use super::status::Table;
 use super::{CliError, ExitStatus, ServerArgs, json_line, print};
-use crate::nic::blocklist::Prefix;
 use crate::admin::protocol::{Blocked, Reply, Request};
 use crate::admin::server::check_block;
+use crate::nic::blocklist::Prefix;
 
 /// Block sources of datagrams, list and unblock them.
 ///

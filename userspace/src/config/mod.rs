@@ -23,7 +23,7 @@ pub mod value;
 pub mod words;
 
 pub use keys::{Blocklist, Config, KEYS, Lanes, RateLimit, Server, Udp, Xdp};
-pub(crate) use paths::effective_uid;
 pub use load::{ConfigError, FileTaken, Inputs, Resolved, Source, resolve};
+pub(crate) use paths::effective_uid;
 pub use value::{Cores, LaneCount};
 pub use words::{RateLimitMode, WaitMode, XdpMode, ZeroCopy};

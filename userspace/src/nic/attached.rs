@@ -137,11 +137,7 @@ fn parse(reply: &[u8]) -> io::Result<Attached> {
         ));
     }
     let index = u32_at(body, 4).ok_or_else(cut_short)?;
-    let mut attached = Attached {
-        index,
-        mode: AttachedMode::None,
-        programs: Vec::new(),
-    };
+    let mut attached = Attached { index, mode: AttachedMode::None, programs: Vec::new() };
     let attributes = body.get(IFINFO_BYTES..).ok_or_else(cut_short)?;
     let Some(xdp) = Attributes(attributes).find(|(kind, _)| *kind == IFLA_XDP) else {
         return Ok(attached);
@@ -224,14 +220,7 @@ mod tests {
         let mut all = attribute(libc::IFLA_IFNAME, b"v0\0");
         all.extend(attribute(IFLA_XDP | 0x8000, &xdp));
         let attached = parse(&reply(&all)).unwrap();
-        assert_eq!(
-            attached,
-            Attached {
-                index: 7,
-                mode: AttachedMode::Driver,
-                programs: vec![42]
-            }
-        );
+        assert_eq!(attached, Attached { index: 7, mode: AttachedMode::Driver, programs: vec![42] });
     }
 
     #[test]

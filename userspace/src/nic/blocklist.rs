@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::str::FromStr;
 
-use thiserror::Error;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use veltrix_abi::maps::{BLOCK_REASON_BYTES_MAX, Block};
 
 /// An address prefix without host bits.
@@ -81,15 +81,11 @@ impl Prefix {
     pub fn around(address: IpAddr, bits: u8) -> Option<Self> {
         let address = match address {
             IpAddr::V4(a) => {
-                let mask = u32::MAX
-                    .checked_shl(32u32.checked_sub(bits.into())?)
-                    .unwrap_or(0);
+                let mask = u32::MAX.checked_shl(32u32.checked_sub(bits.into())?).unwrap_or(0);
                 IpAddr::V4(Ipv4Addr::from_bits(a.to_bits() & mask))
             }
             IpAddr::V6(a) => {
-                let mask = u128::MAX
-                    .checked_shl(128u32.checked_sub(bits.into())?)
-                    .unwrap_or(0);
+                let mask = u128::MAX.checked_shl(128u32.checked_sub(bits.into())?).unwrap_or(0);
                 IpAddr::V6(Ipv6Addr::from_bits(a.to_bits() & mask))
             }
         };
@@ -118,9 +114,7 @@ impl Prefix {
 
     /// The prefixes around this one, nearest first.
     fn around_all(self) -> impl Iterator<Item = Self> {
-        (0..self.bits)
-            .rev()
-            .filter_map(move |bits| Self::around(self.address, bits))
+        (0..self.bits).rev().filter_map(move |bits| Self::around(self.address, bits))
     }
 }
 
@@ -132,9 +126,8 @@ impl FromStr for Prefix {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| PrefixError::Address {
-            text: text.to_owned(),
-        })?;
+        let address: IpAddr =
+            address.parse().map_err(|_| PrefixError::Address { text: text.to_owned() })?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
         let bits = match length {
             None => bits_max,
@@ -143,35 +136,22 @@ impl FromStr for Prefix {
                 .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
                 .and_then(|d| d.parse().ok())
                 .filter(|bits| *bits <= bits_max)
-                .ok_or_else(|| PrefixError::Length {
-                    text: text.to_owned(),
-                    bits_max,
-                })?,
+                .ok_or_else(|| PrefixError::Length { text: text.to_owned(), bits_max })?,
         };
         if bits == 0 {
             return Err(PrefixError::Everybody { text: text.to_owned() });
         }
-        let wrong_length = || PrefixError::Length {
-            text: text.to_owned(),
-            bits_max,
-        };
+        let wrong_length = || PrefixError::Length { text: text.to_owned(), bits_max };
         let right = Self::around(address, bits).ok_or_else(wrong_length)?;
         if let IpAddr::V6(v6) = address
             && bits >= 96
             && let Some(v4) = v6.to_ipv4_mapped()
         {
             let right = Self::around(IpAddr::V4(v4), bits - 96).ok_or_else(wrong_length)?;
-            return Err(PrefixError::Mapped {
-                text: text.to_owned(),
-                right,
-            });
+            return Err(PrefixError::Mapped { text: text.to_owned(), right });
         }
         if right.address != address {
-            return Err(PrefixError::HostBits {
-                text: text.to_owned(),
-                bits,
-                right,
-            });
+            return Err(PrefixError::HostBits { text: text.to_owned(), bits, right });
         }
         Ok(right)
     }
@@ -266,10 +246,7 @@ impl Entry {
     fn block(&self) -> Block {
         let mut reason = [0; BLOCK_REASON_BYTES_MAX];
         reason[..self.reason.len()].copy_from_slice(self.reason.as_bytes());
-        Block {
-            expires_ns: self.effective_ns,
-            reason,
-        }
+        Block { expires_ns: self.effective_ns, reason }
     }
 }
 
@@ -285,11 +262,7 @@ impl Blocklist {
     /// An empty table for `entries_max` prefixes of each family.
     #[must_use]
     pub const fn new(entries_max: u32) -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            entries_max,
-            entries_v4: 0,
-        }
+        Self { entries: BTreeMap::new(), entries_max, entries_v4: 0 }
     }
 
     /// Blocks `prefix` until `expires_ns`; a prefix already blocked gets the
@@ -306,34 +279,21 @@ impl Blocklist {
         now_ns: u64,
     ) -> Result<Vec<Change>, AddError> {
         if reason.len() > BLOCK_REASON_BYTES_MAX || reason.contains('\0') {
-            return Err(AddError::Reason {
-                bytes: reason.len(),
-            });
+            return Err(AddError::Reason { bytes: reason.len() });
         }
         if expires_ns <= now_ns {
             return Err(AddError::Expired { prefix });
         }
         let is_v4 = prefix.address.is_ipv4();
         let entries_v4 = self.entries_v4 as usize;
-        let in_family = if is_v4 {
-            entries_v4
-        } else {
-            self.entries.len() - entries_v4
-        };
+        let in_family = if is_v4 { entries_v4 } else { self.entries.len() - entries_v4 };
         let is_new = !self.entries.contains_key(&prefix);
         if is_new && in_family >= self.entries_max as usize {
             let family = if is_v4 { "IPv4" } else { "IPv6" };
-            return Err(AddError::Full {
-                family,
-                entries_max: self.entries_max,
-            });
+            return Err(AddError::Full { family, entries_max: self.entries_max });
         }
         self.entries_v4 += u32::from(is_new && is_v4);
-        let entry = Entry {
-            expires_ns,
-            effective_ns: 0,
-            reason: reason.to_owned(),
-        };
+        let entry = Entry { expires_ns, effective_ns: 0, reason: reason.to_owned() };
         self.entries.insert(prefix, entry);
         Ok(self.settle(prefix))
     }
@@ -355,11 +315,7 @@ impl Blocklist {
             .filter(|(_, entry)| entry.expires_ns <= now_ns)
             .map(|(prefix, _)| *prefix)
             .collect();
-        let changes = expired
-            .iter()
-            .filter_map(|p| self.remove(*p))
-            .flatten()
-            .collect();
+        let changes = expired.iter().filter_map(|p| self.remove(*p)).flatten().collect();
         (expired, changes)
     }
 
@@ -393,9 +349,8 @@ impl Blocklist {
     /// Works out the effective expiry of `root` and everything inside it anew;
     /// gives a write for each entry that changed.
     fn settle(&mut self, root: Prefix) -> Vec<Change> {
-        let around = root
-            .around_all()
-            .find_map(|p| self.entries.get(&p).map(|e| (p, e.effective_ns)));
+        let around =
+            root.around_all().find_map(|p| self.entries.get(&p).map(|e| (p, e.effective_ns)));
         // The prefixes that enclose the entry at hand, outermost first.
         let mut open: Vec<(Prefix, ExpiresNs)> = around.into_iter().collect();
         let mut changes = Vec::new();
@@ -404,10 +359,7 @@ impl Blocklist {
             if !root.contains(prefix) {
                 break;
             }
-            while open
-                .last()
-                .is_some_and(|(outer, _)| !outer.contains(prefix))
-            {
+            while open.last().is_some_and(|(outer, _)| !outer.contains(prefix)) {
                 open.pop();
             }
             let outer_ns = open.last().map_or(0, |(_, ns)| *ns);
@@ -485,20 +437,11 @@ mod tests {
         list.add(prefix("2001:db8::/32"), NEVER, "", 1).unwrap();
         list.add(prefix("10.0.0.0/8"), 7, "again", 1).unwrap();
         let full = list.add(prefix("11.0.0.0/8"), NEVER, "", 1).unwrap_err();
-        assert_eq!(
-            full,
-            AddError::Full {
-                family: "IPv4",
-                entries_max: 1
-            }
-        );
+        assert_eq!(full, AddError::Full { family: "IPv4", entries_max: 1 });
         let long = "x".repeat(BLOCK_REASON_BYTES_MAX + 1);
         let reason = list.add(prefix("10.0.0.0/8"), NEVER, &long, 1).unwrap_err();
         assert_eq!(reason, AddError::Reason { bytes: 41 });
-        assert!(matches!(
-            list.add(prefix("10.0.0.0/8"), 5, "", 5),
-            Err(AddError::Expired { .. })
-        ));
+        assert!(matches!(list.add(prefix("10.0.0.0/8"), 5, "", 5), Err(AddError::Expired { .. })));
         let kept: Vec<Blocked> = list.iter().collect();
         assert_eq!(kept.len(), 2);
         assert_eq!((kept[0].expires_ns, kept[0].reason.as_str()), (7, "again"));

@@ -53,26 +53,10 @@ struct Capability {
 }
 
 impl Capability {
-    const NET_ADMIN: Self = Self {
-        bit: 12,
-        name: "CAP_NET_ADMIN",
-        sys_admin_will_do: false,
-    };
-    const NET_RAW: Self = Self {
-        bit: 13,
-        name: "CAP_NET_RAW",
-        sys_admin_will_do: false,
-    };
-    const PERFMON: Self = Self {
-        bit: 38,
-        name: "CAP_PERFMON",
-        sys_admin_will_do: true,
-    };
-    const BPF: Self = Self {
-        bit: 39,
-        name: "CAP_BPF",
-        sys_admin_will_do: true,
-    };
+    const NET_ADMIN: Self = Self { bit: 12, name: "CAP_NET_ADMIN", sys_admin_will_do: false };
+    const NET_RAW: Self = Self { bit: 13, name: "CAP_NET_RAW", sys_admin_will_do: false };
+    const PERFMON: Self = Self { bit: 38, name: "CAP_PERFMON", sys_admin_will_do: true };
+    const BPF: Self = Self { bit: 39, name: "CAP_BPF", sys_admin_will_do: true };
     const SYS_ADMIN_BIT: u32 = 21;
 
     const fn held(self, effective: u64) -> bool {
@@ -201,11 +185,7 @@ pub struct Scene<'a> {
 /// what the kernel said, and the likely cure.
 #[must_use]
 pub fn explain(step: Step, errno: i32, scene: &Scene<'_>) -> String {
-    let driver = if scene.driver.is_empty() {
-        "none"
-    } else {
-        scene.driver
-    };
+    let driver = if scene.driver.is_empty() { "none" } else { scene.driver };
     let mut out = format!(
         "{} on `{}` (driver {driver}, mode {}, {} rx and {} tx queues) failed: {}",
         step.describe(),
@@ -288,14 +268,7 @@ fn cure_load(errno: i32, privileges: &Privileges) -> Option<String> {
 }
 
 fn cure_attach(errno: i32, scene: &Scene<'_>) -> Option<String> {
-    let Scene {
-        interface,
-        mode,
-        driver,
-        rx_queues,
-        tx_queues,
-        ..
-    } = *scene;
+    let Scene { interface, mode, driver, rx_queues, tx_queues, .. } = *scene;
     Some(match errno {
         libc::ENOSPC if driver == "veth" => format!(
             "a veth end needs at least as many rx queues as its peer has tx queues: set both ends alike, \
@@ -328,19 +301,12 @@ fn cure_attach(errno: i32, scene: &Scene<'_>) -> Option<String> {
 
 /// Another program holds the interface.
 fn busy(scene: &Scene<'_>) -> String {
-    let Scene {
-        interface,
-        programs,
-        ..
-    } = scene;
+    let Scene { interface, programs, .. } = scene;
     let ids: Vec<String> = programs.iter().map(u32::to_string).collect();
     let which = match ids.len() {
         0 => "another XDP program was attached a moment ago".to_owned(),
         1 => format!("another XDP program, id {}, is attached", ids[0]),
-        _ => format!(
-            "other XDP programs, ids {}, are attached",
-            ids.join(" and ")
-        ),
+        _ => format!("other XDP programs, ids {}, are attached", ids.join(" and ")),
     };
     format!(
         "{which}: stop the process that owns it, or remove it with `ip link set dev {interface} xdp off` \
@@ -350,13 +316,7 @@ fn busy(scene: &Scene<'_>) -> String {
 }
 
 fn cure_bind(errno: i32, queue: u32, scene: &Scene<'_>) -> Option<String> {
-    let Scene {
-        interface,
-        driver,
-        rx_queues,
-        tx_queues,
-        ..
-    } = *scene;
+    let Scene { interface, driver, rx_queues, tx_queues, .. } = *scene;
     let active = rx_queues.min(tx_queues);
     Some(match errno {
         libc::EINVAL if queue >= active => format!(
@@ -395,12 +355,8 @@ mod tests {
 
     const ALL: u64 = 0x1ff_ffff_ffff;
 
-    const HELD: Privileges = Privileges {
-        effective: ALL,
-        seccomp: 0,
-        lockdown: None,
-        user_namespace: false,
-    };
+    const HELD: Privileges =
+        Privileges { effective: ALL, seccomp: 0, lockdown: None, user_namespace: false };
 
     fn said(step: Step, errno: i32, change: impl FnOnce(&mut Scene<'static>)) -> String {
         let mut scene = Scene {
@@ -475,33 +431,18 @@ mod tests {
     #[test]
     fn eperm_names_the_gate_that_is_closed() {
         let text = denied(Step::Load, Privileges::default());
-        assert!(
-            text.contains("lacks CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON:"),
-            "{text}"
-        );
+        assert!(text.contains("lacks CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON:"), "{text}");
         let text = denied(Step::Bind { queue: 0 }, Privileges::default());
         assert!(text.contains("lacks CAP_NET_RAW:"), "{text}");
-        let admin = Privileges {
-            effective: 1 << 21 | 1 << 12,
-            ..HELD
-        };
+        let admin = Privileges { effective: 1 << 21 | 1 << 12, ..HELD };
         let text = denied(Step::Load, admin);
         assert!(text.contains("security module"), "{text}");
         let text = denied(Step::Load, Privileges { seccomp: 2, ..HELD });
-        assert!(
-            text.contains("seccomp filter is in force (Seccomp: 2)"),
-            "{text}"
-        );
+        assert!(text.contains("seccomp filter is in force (Seccomp: 2)"), "{text}");
         let lockdown = Some("confidentiality".to_owned());
         let text = denied(Step::Load, Privileges { lockdown, ..HELD });
         assert!(text.contains("[confidentiality]"), "{text}");
-        let text = denied(
-            Step::Attach,
-            Privileges {
-                user_namespace: true,
-                ..HELD
-            },
-        );
+        let text = denied(Step::Attach, Privileges { user_namespace: true, ..HELD });
         assert!(text.contains("user namespace"), "{text}");
     }
 
@@ -532,10 +473,7 @@ mod tests {
         assert!(read.missing().is_empty());
         let initial = Privileges::parse("", None, Some("         0          0 4294967295\n"));
         assert_eq!(initial, Privileges::default());
-        assert_eq!(
-            initial.missing(),
-            ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_RAW"]
-        );
+        assert_eq!(initial.missing(), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_RAW"]);
     }
 
     #[test]

@@ -87,22 +87,14 @@ impl NicError {
             .filter(|&(similarity, _)| similarity >= SIMILARITY_MIN)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, there)| there.clone());
-        Self::Unknown {
-            name: name.to_owned(),
-            known,
-            nearest,
-        }
+        Self::Unknown { name: name.to_owned(), known, nearest }
     }
 
     fn ask(name: &InterfaceName, question: &'static str, source: io::Error) -> Self {
         if source.raw_os_error() == Some(libc::ENODEV) {
             return Self::unknown(name.as_str());
         }
-        Self::Ask {
-            name: name.as_str().to_owned(),
-            question,
-            source,
-        }
+        Self::Ask { name: name.as_str().to_owned(), question, source }
     }
 }
 
@@ -174,11 +166,8 @@ impl QueueCounts {
     }
 
     fn from_channels(channels: Channels) -> Self {
-        let style = if channels.combined_max > 0 {
-            ChannelStyle::Combined
-        } else {
-            ChannelStyle::Separate
-        };
+        let style =
+            if channels.combined_max > 0 { ChannelStyle::Combined } else { ChannelStyle::Separate };
         let most = |own: u32| match style {
             ChannelStyle::Combined => channels.combined_max,
             ChannelStyle::Separate => own,
@@ -197,9 +186,7 @@ impl QueueCounts {
     fn from_sysfs(socket: &ControlSocket, name: &InterfaceName) -> Result<Self, NicError> {
         let unknown = || NicError::QueuesUnknown {
             name: name.as_str().to_owned(),
-            driver: socket
-                .driver(name)
-                .map_or_else(|_| "unknown".to_owned(), |info| info.driver),
+            driver: socket.driver(name).map_or_else(|_| "unknown".to_owned(), |info| info.driver),
         };
         let link = netif::link(socket, name).map_err(|e| NicError::ask(name, "SIOCGIFINDEX", e))?;
         let queues = sysfs_of(name, &link).ok_or_else(unknown)?.join("queues");
@@ -214,22 +201,13 @@ impl QueueCounts {
         if rx == 0 {
             return Err(unknown());
         }
-        Ok(Self {
-            rx,
-            tx,
-            rx_max: rx,
-            tx_max: tx,
-            source: QueueSource::Sysfs,
-        })
+        Ok(Self { rx, tx, rx_max: rx, tx_max: tx, source: QueueSource::Sysfs })
     }
 
     /// What these counts mean for AF_XDP.
     #[must_use]
     pub fn active_queues(&self) -> ActiveQueues {
-        ActiveQueues {
-            sockets: self.rx,
-            unequal: self.rx != self.tx,
-        }
+        ActiveQueues { sockets: self.rx, unequal: self.rx != self.tx }
     }
 
     /// Most queues that could carry a socket: a socket needs one of each kind.
@@ -278,10 +256,9 @@ impl NicFacts {
             netif::link(&socket, &name).map_err(|e| NicError::ask(&name, "SIOCGIFINDEX", e))?;
         let driver = match socket.driver(&name) {
             Ok(info) => info,
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => DriverInfo {
-                driver: String::new(),
-                bus: String::new(),
-            },
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                DriverInfo { driver: String::new(), bus: String::new() }
+            }
             Err(error) => return Err(NicError::ask(&name, "ETHTOOL_GDRVINFO", error)),
         };
         let device = device_of(&name, &link, &driver);
@@ -316,11 +293,7 @@ impl NicFacts {
     /// each once; empty for veth, which has no interrupt.
     #[must_use]
     pub fn irq_cores(&self) -> Vec<u32> {
-        let mut cores: Vec<u32> = self
-            .irqs
-            .iter()
-            .flat_map(|&irq| irq_affinity(irq))
-            .collect();
+        let mut cores: Vec<u32> = self.irqs.iter().flat_map(|&irq| irq_affinity(irq)).collect();
         cores.sort_unstable();
         cores.dedup();
         cores
@@ -346,11 +319,7 @@ fn open(name: &str) -> Result<(ControlSocket, InterfaceName), NicError> {
 /// `/sys/class/net/IF`, if what `/sys` shows under this name is this interface.
 fn sysfs_of(name: &InterfaceName, link: &Link) -> Option<PathBuf> {
     let path = Path::new("/sys/class/net").join(name.as_str());
-    let index: u32 = fs::read_to_string(path.join("ifindex"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let index: u32 = fs::read_to_string(path.join("ifindex")).ok()?.trim().parse().ok()?;
     let address = fs::read_to_string(path.join("address")).ok()?;
     let same_address = link.mac.is_none_or(|mac| mac_text(mac) == address.trim());
     (index == link.index && same_address).then_some(path)
@@ -379,11 +348,7 @@ fn device_of(name: &InterfaceName, link: &Link, driver: &DriverInfo) -> Option<P
 
 /// The kernel writes -1 for "no node".
 fn numa_node(device: &Path) -> Option<u32> {
-    fs::read_to_string(device.join("numa_node"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string(device.join("numa_node")).ok()?.trim().parse().ok()
 }
 
 /// File names under `msi_irqs` are interrupt numbers. Names in
@@ -392,10 +357,8 @@ fn irqs(device: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(device.join("msi_irqs")) else {
         return Vec::new();
     };
-    let mut irqs: Vec<u32> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut irqs: Vec<u32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     irqs.sort_unstable();
     irqs
 }
@@ -434,13 +397,7 @@ pub fn possible_cpus() -> u32 {
         .ok()
         .and_then(|text| parse_cpu_list(&text).last().map(|last| last + 1))
         // Without /sys, the CPUs this process may use are the best guess.
-        .or_else(|| {
-            std::thread::available_parallelism()
-                .ok()?
-                .get()
-                .try_into()
-                .ok()
-        })
+        .or_else(|| std::thread::available_parallelism().ok()?.get().try_into().ok())
         .unwrap_or(1)
 }
 
@@ -527,21 +484,13 @@ impl LegalQueues {
 /// has at most `max` channels and the host `cpus` possible CPUs.
 #[must_use]
 pub fn legal_queue_count(driver: &str, max: u32, cpus: u32) -> LegalQueues {
-    let row = DRIVERS
-        .iter()
-        .find(|row| row.driver == driver)
-        .unwrap_or(&NO_ROW);
+    let row = DRIVERS.iter().find(|row| row.driver == driver).unwrap_or(&NO_ROW);
     let (least, most) = match row.rule {
         ChannelRule::All => (1, max),
         ChannelRule::Half => (1, max / 2),
         ChannelRule::FewSpare => (max.saturating_sub(cpus) + 1, max),
     };
-    LegalQueues {
-        least,
-        most,
-        rule: row.rule,
-        source: row.source,
-    }
+    LegalQueues { least, most, rule: row.rule, source: row.source }
 }
 
 #[cfg(test)]
@@ -550,9 +499,7 @@ mod tests {
 
     #[test]
     fn an_unknown_interface_names_what_there_is() {
-        let error = NicFacts::read("l0")
-            .expect_err("there is no l0")
-            .to_string();
+        let error = NicFacts::read("l0").expect_err("there is no l0").to_string();
         assert!(error.contains("`l0`"), "{error}");
         assert!(error.contains("lo"), "{error}");
         assert!(error.contains("ip link"), "{error}");
@@ -570,10 +517,7 @@ mod tests {
             nearest: Some("eth0".into()),
         };
         let text = error.to_string();
-        assert!(
-            text.contains("which has lo, eth0 (did you mean `eth0`?)"),
-            "{text}"
-        );
+        assert!(text.contains("which has lo, eth0 (did you mean `eth0`?)"), "{text}");
         assert!(strsim::jaro_winkler("eht0", "eth0") >= SIMILARITY_MIN);
         assert!(strsim::jaro_winkler("eth0", "lo") < SIMILARITY_MIN);
     }

@@ -103,16 +103,8 @@ impl KernelHalf {
         settings.check()?;
         let payload_bytes_max = settings.payload_bytes_max as u32;
         let (switches, per_s, burst) = settings.switches();
-        let block_entries = if settings.blocklist {
-            settings.block_entries_max
-        } else {
-            1
-        };
-        let buckets = if switches & features::RATE_LIMIT == 0 {
-            1
-        } else {
-            limits::BUCKETS
-        };
+        let block_entries = if settings.blocklist { settings.block_entries_max } else { 1 };
+        let buckets = if switches & features::RATE_LIMIT == 0 { 1 } else { limits::BUCKETS };
         let mut ebpf = EbpfLoader::new()
             .override_global(maps::PORT, &settings.port, true)
             .override_global(maps::PAYLOAD_BYTES_MAX, &payload_bytes_max, true)
@@ -136,9 +128,7 @@ impl KernelHalf {
             exits: take(&mut ebpf, maps::EXITS)?,
             block4: take(&mut ebpf, maps::BLOCK4)?,
             block6: take(&mut ebpf, maps::BLOCK6)?,
-            blocklist: settings
-                .blocklist
-                .then(|| Blocklist::new(settings.block_entries_max)),
+            blocklist: settings.blocklist.then(|| Blocklist::new(settings.block_entries_max)),
             verified_in,
             ebpf,
         })
@@ -155,26 +145,18 @@ impl KernelHalf {
     /// [`AttachError`]; nothing is attached then.
     pub fn attach(&mut self, nic: &NicFacts, mode: Mode) -> Result<(), AttachError> {
         if let Some(link) = &self.link {
-            return Err(AttachError::Already {
-                interface: link.interface.clone(),
-            });
+            return Err(AttachError::Already { interface: link.interface.clone() });
         }
         let refused = |error: &(dyn Error + 'static)| refused_attach(error, nic, mode);
         let xdp = xdp_mut(&mut self.ebpf).map_err(|e| refused(&e))?;
         let program = xdp.info().map_err(|e| refused(&e))?.id();
-        let id = xdp
-            .attach(&nic.name, mode.into())
-            .map_err(|e| refused(&e))?;
+        let id = xdp.attach(&nic.name, mode.into()).map_err(|e| refused(&e))?;
         if let Err(error) = prove(program, nic, mode) {
             // What went wrong already matters more than what this says.
             let _ = xdp.detach(id);
             return Err(error);
         }
-        self.link = Some(Link {
-            id,
-            interface: nic.name.clone(),
-            mode: mode.attached(),
-        });
+        self.link = Some(Link { id, interface: nic.name.clone(), mode: mode.attached() });
         Ok(())
     }
 
@@ -215,13 +197,9 @@ impl KernelHalf {
     /// [`MapAccessError`] when the queue is beyond those the map was made for, or
     /// the socket has no RX ring.
     pub fn xsk_insert(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), MapAccessError> {
-        self.xsks.set(queue, socket, 0).map_err(|e| {
-            access(
-                maps::XSKS,
-                format!("inserting the socket of queue {queue}"),
-                e,
-            )
-        })
+        self.xsks
+            .set(queue, socket, 0)
+            .map_err(|e| access(maps::XSKS, format!("inserting the socket of queue {queue}"), e))
     }
 
     /// Lets frames of `queue` fall back to the kernel's socket.
@@ -230,13 +208,9 @@ impl KernelHalf {
     ///
     /// [`MapAccessError`] when there is none.
     pub fn xsk_remove(&mut self, queue: u32) -> Result<(), MapAccessError> {
-        self.xsks.unset(queue).map_err(|e| {
-            access(
-                maps::XSKS,
-                format!("removing the socket of queue {queue}"),
-                e,
-            )
-        })
+        self.xsks
+            .unset(queue)
+            .map_err(|e| access(maps::XSKS, format!("removing the socket of queue {queue}"), e))
     }
 
     /// Queues that the maps were made for.
@@ -252,9 +226,7 @@ impl KernelHalf {
     ///
     /// [`MapAccessError`].
     pub fn exits(&self) -> Result<Vec<[u64; XDP_SLOTS]>, MapAccessError> {
-        (0..self.exits.len())
-            .map(|row| self.exit_row(row))
-            .collect()
+        (0..self.exits.len()).map(|row| self.exit_row(row)).collect()
     }
 
     /// One row of [`Self::exits`].
@@ -303,11 +275,7 @@ impl KernelHalf {
     /// [`LoadError::Object`], which [`Self::load`] would have returned before.
     pub fn program(&self) -> Result<&Xdp, LoadError> {
         let program = self.ebpf.program(maps::PROGRAM).ok_or_else(no_program)?;
-        program
-            .try_into()
-            .map_err(|e: ProgramError| LoadError::Object {
-                what: e.to_string(),
-            })
+        program.try_into().map_err(|e: ProgramError| LoadError::Object { what: e.to_string() })
     }
 
     /// What a debug object logs, once; `None` for a release object.
@@ -391,14 +359,12 @@ impl KernelHalf {
         let value = block_bytes(block);
         let bits = u32::from(prefix.bits());
         let (map, done) = match prefix.address() {
-            IpAddr::V4(a) => (
-                maps::BLOCK4,
-                self.block4.insert(&Key::new(bits, a.octets()), value, 0),
-            ),
-            IpAddr::V6(a) => (
-                maps::BLOCK6,
-                self.block6.insert(&Key::new(bits, a.octets()), value, 0),
-            ),
+            IpAddr::V4(a) => {
+                (maps::BLOCK4, self.block4.insert(&Key::new(bits, a.octets()), value, 0))
+            }
+            IpAddr::V6(a) => {
+                (maps::BLOCK6, self.block6.insert(&Key::new(bits, a.octets()), value, 0))
+            }
         };
         done.map_err(|e| access(map, format!("blocking {prefix}"), e))
     }
@@ -406,14 +372,8 @@ impl KernelHalf {
     fn trie_remove(&mut self, prefix: Prefix) -> Result<(), MapAccessError> {
         let bits = u32::from(prefix.bits());
         let (map, done) = match prefix.address() {
-            IpAddr::V4(a) => (
-                maps::BLOCK4,
-                self.block4.remove(&Key::new(bits, a.octets())),
-            ),
-            IpAddr::V6(a) => (
-                maps::BLOCK6,
-                self.block6.remove(&Key::new(bits, a.octets())),
-            ),
+            IpAddr::V4(a) => (maps::BLOCK4, self.block4.remove(&Key::new(bits, a.octets()))),
+            IpAddr::V6(a) => (maps::BLOCK6, self.block6.remove(&Key::new(bits, a.octets()))),
         };
         done.map_err(|e| access(map, format!("unblocking {prefix}"), e))
     }
@@ -435,38 +395,26 @@ const DETACH_WAIT_MAX: Duration = Duration::from_secs(1);
 const DETACH_POLL: Duration = Duration::from_millis(1);
 
 fn no_program() -> LoadError {
-    LoadError::Object {
-        what: format!("it has no program `{}`", maps::PROGRAM),
-    }
+    LoadError::Object { what: format!("it has no program `{}`", maps::PROGRAM) }
 }
 
 fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     let program = ebpf.program_mut(maps::PROGRAM).ok_or_else(no_program)?;
-    program
-        .try_into()
-        .map_err(|e: ProgramError| LoadError::Object {
-            what: e.to_string(),
-        })
+    program.try_into().map_err(|e: ProgramError| LoadError::Object { what: e.to_string() })
 }
 
 fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {
-    let map = ebpf.take_map(name).ok_or_else(|| LoadError::Object {
-        what: format!("it has no map {name}"),
-    })?;
-    map.try_into().map_err(|e| LoadError::Object {
-        what: format!("map {name}: {e}"),
-    })
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| LoadError::Object { what: format!("it has no map {name}") })?;
+    map.try_into().map_err(|e| LoadError::Object { what: format!("map {name}: {e}") })
 }
 
 fn access(map: &'static str, action: String, source: MapError) -> MapAccessError {
-    MapAccessError {
-        map,
-        action,
-        source,
-    }
+    MapAccessError { map, action, source }
 }
 
 /// A [`Block`] as the bytes the kernel keeps.

@@ -59,7 +59,10 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
         log.info("stopped");
         Ok(ExitStatus::Ok)
     } else {
-        Err(CliError::new(ExitStatus::Error, "a lane ended before it was told to; its last words stand above"))
+        Err(CliError::new(
+            ExitStatus::Error,
+            "a lane ended before it was told to; its last words stand above",
+        ))
     }
 }
 

@@ -51,6 +51,10 @@ impl Server {
     /// once a second.
     pub fn tend(&self) {
         if let Some(kernel) = &mut self.running.borrow_mut().kernel {
+            #[cfg(feature = "debug-log")]
+            if let Some(debug_log) = &mut kernel.debug_log {
+                debug_log.print();
+            }
             match kernel.half.block_purge_expired(monotonic_ns()) {
                 Ok(expired) => {
                     for prefix in expired {
@@ -257,7 +261,9 @@ impl Handler for Server {
                 self.log.info(&said);
                 Ok(said)
             }
-            Ok(false) => Err(format!("{prefix} is not blocked; `veltrix block list` shows what is")),
+            Ok(false) => {
+                Err(format!("{prefix} is not blocked; `veltrix block list` shows what is"))
+            }
             Err(e) => Err(e.to_string()),
         }
     }

@@ -24,7 +24,7 @@ use crate::nic::attached::Attached;
 use crate::nic::diagnosis::{self, Privileges, Scene, Step};
 use crate::nic::facts::{NicError, NicFacts, QueueCounts};
 use crate::nic::program::{self, AttachError, KernelHalf, LoadError, Mode, Rate, Settings};
-use crate::udp::{bind_to_device, Listener, ListenError, UdpMonitor, UdpPort};
+use crate::udp::{ListenError, Listener, UdpMonitor, UdpPort, bind_to_device};
 use crate::xsk::{BindError, Ladder, WaitMode as XskWait, Xsk, XskPort, XskSpec};
 
 /// Bytes the kernel keeps free before a packet in a UMEM frame.
@@ -54,6 +54,9 @@ pub struct KernelSide {
     pub nic: NicFacts,
     /// Mode asked for and granted.
     pub mode: Mode,
+    /// What a debug object logs.
+    #[cfg(feature = "debug-log")]
+    pub debug_log: Option<crate::nic::debug_log::DebugLog>,
 }
 
 impl Running {
@@ -208,7 +211,10 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
     let nic = NicFacts::read(nic_name)?;
     let mut remarks = check_nic(config, &nic)?;
     let queues = nic.active_queues().sockets;
-    let half = KernelHalf::load(object, &settings(config, queues))?;
+    #[cfg_attr(not(feature = "debug-log"), expect(unused_mut, reason = "taking the log needs it"))]
+    let mut half = KernelHalf::load(object, &settings(config, queues))?;
+    #[cfg(feature = "debug-log")]
+    let debug_log = half.take_debug_log();
     let mode = match config.xdp.mode {
         XdpMode::Driver => Mode::Driver,
         XdpMode::Generic => Mode::Generic,
@@ -233,7 +239,13 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
     let spec = lane_spec(config, queues as usize, config.server.port);
     let fallback = start_udp_lane("fallback".into(), socket, config, &spec, None)?;
     let mut running = Running {
-        kernel: Some(KernelSide { half, nic, mode }),
+        kernel: Some(KernelSide {
+            half,
+            nic,
+            mode,
+            #[cfg(feature = "debug-log")]
+            debug_log,
+        }),
         lanes: Vec::with_capacity(queues as usize),
         fallback: Some(fallback),
         address,
@@ -340,9 +352,8 @@ fn start_xsk_lane(
     core: usize,
     spec: &LaneSpec,
 ) -> Result<LaneHandle, CliError> {
-    let failed = |e: std::io::Error| {
-        CliError::new(ExitStatus::Error, format!("lane of queue {queue}: {e}"))
-    };
+    let failed =
+        |e: std::io::Error| CliError::new(ExitStatus::Error, format!("lane of queue {queue}: {e}"));
     let Some(kernel) = &running.kernel else {
         return Err(not_ready("no kernel half"));
     };
@@ -364,8 +375,7 @@ fn start_xsk_lane(
         usize::from(config.server.payload_bytes_max),
         Arc::clone(&counters),
     );
-    LaneHandle::start(format!("lane-{queue}"), port, spec, facts, counters, monitor)
-        .map_err(failed)
+    LaneHandle::start(format!("lane-{queue}"), port, spec, facts, counters, monitor).map_err(failed)
 }
 
 fn xsk_spec(config: &Config, ifindex: u32, queue: u32) -> XskSpec {

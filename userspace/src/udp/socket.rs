@@ -86,7 +86,9 @@ impl Listener {
                 Some(libc::EADDRINUSE) => {
                     "; another process holds this port: `ss -ulpn` names it, `--port` takes another"
                 }
-                Some(libc::EADDRNOTAVAIL) => "; no interface has this address: `ip address` lists them",
+                Some(libc::EADDRNOTAVAIL) => {
+                    "; no interface has this address: `ip address` lists them"
+                }
                 Some(libc::EACCES) => "; ports below 1024 need CAP_NET_BIND_SERVICE",
                 _ => "",
             };

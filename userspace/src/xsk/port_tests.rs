@@ -190,7 +190,10 @@ impl Kernel {
 
     /// Frames that can receive: empty in the kernel's hands, in FILL, or free.
     pub(crate) fn frames_at_rest(&self, port: &XskPort) -> usize {
-        self.empty.len() + standing(&self.watch.0).count() + port.xsk.free.len() + port.xsk.spare.len()
+        self.empty.len()
+            + standing(&self.watch.0).count()
+            + port.xsk.free.len()
+            + port.xsk.spare.len()
     }
 
     pub(crate) fn rx_waiting(&self) -> u64 {

@@ -374,7 +374,8 @@ impl<T: Copy> MappedRing<T> {
         }
         let zero = || io::Error::other("mmap gave address zero");
         let mapping = NonNull::new(start.cast::<u8>()).ok_or_else(zero)?;
-        let part = |o: u64| NonNull::new(mapping.as_ptr().wrapping_add(o as usize)).ok_or_else(zero);
+        let part =
+            |o: u64| NonNull::new(mapping.as_ptr().wrapping_add(o as usize)).ok_or_else(zero);
         Ok(Self {
             mapping,
             mapping_bytes,
@@ -472,7 +473,8 @@ impl<T: Copy> MappedRing<T> {
         let bytes = offset.desc + u64::from(size) * size_of::<T>() as u64;
         file.set_len(bytes).expect("a memfd grows");
         std::array::from_fn(|_| {
-            let mut view = Self::map(file.as_fd(), 0, size, &offset).expect("a memfd can be mapped");
+            let mut view =
+                Self::map(file.as_fd(), 0, size, &offset).expect("a memfd can be mapped");
             view.store_producer(cursor);
             view.store_consumer(cursor);
             view

@@ -47,8 +47,10 @@ impl Umem {
         assert!(frame_bytes.is_power_of_two() && frames > 0);
         let region = Region::new(frames as usize * frame_bytes as usize, huge)?;
         // The last frame first: the free list is popped from its end.
-        let tokens =
-            (0..frames).rev().map(|i| Frame { base: u64::from(i) * u64::from(frame_bytes) }).collect();
+        let tokens = (0..frames)
+            .rev()
+            .map(|i| Frame { base: u64::from(i) * u64::from(frame_bytes) })
+            .collect();
         Ok((Self { region, frame_bytes, frames }, tokens))
     }
 

@@ -40,14 +40,8 @@ pub struct Args {
 const EXIT_NOT_READY: u8 = 3;
 
 /// Debian packages that rustc-web and its companions cannot stand beside.
-const CONFLICTING: [&str; 6] = [
-    "rustc",
-    "cargo",
-    "rustup",
-    "rustc-mozilla",
-    "cargo-mozilla",
-    "rust-clippy",
-];
+const CONFLICTING: [&str; 6] =
+    ["rustc", "cargo", "rustup", "rustc-mozilla", "cargo-mozilla", "rust-clippy"];
 
 /// How to behave when something lacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,16 +69,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         println!("\ninstall it with `cargo xtask setup`, or by hand:");
-        plan.commands(&host)
-            .iter()
-            .for_each(|command| println!("  {command}"));
+        plan.commands(&host).iter().for_each(|command| println!("  {command}"));
         return Ok(ExitCode::from(EXIT_NOT_READY));
     }
-    let consent = if args.yes {
-        Consent::Given
-    } else {
-        Consent::Ask
-    };
+    let consent = if args.yes { Consent::Given } else { Consent::Ask };
     match ensure(&host, &ALL, consent)? {
         Ready::Yes => {
             eprintln!("setup: nothing is lacking");
@@ -119,9 +107,7 @@ pub fn ensure(host: &Host, parts: &[Part], consent: Consent) -> Result<Ready> {
     eprintln!("setup: this machine lacks something\n{}", plan.shown());
     if let Err(why) = may_install(host, &plan, consent) {
         eprintln!("by hand:");
-        plan.commands(host)
-            .iter()
-            .for_each(|command| eprintln!("  {command}"));
+        plan.commands(host).iter().for_each(|command| eprintln!("  {command}"));
         return Ok(Ready::No(why));
     }
     install(host, &plan)?;
@@ -209,13 +195,8 @@ fn install(host: &Host, plan: &Plan) -> Result<()> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = clean(cargo, Keep::Toolchain);
         // The checkout's target directory and flags are not for it.
-        command
-            .env_remove("CARGO_TARGET_DIR")
-            .env_remove("RUSTFLAGS");
-        command
-            .env("LLVM_PREFIX", LLVM_PREFIX)
-            .args(BPF_LINKER_ARGS)
-            .arg("--force");
+        command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+        command.env("LLVM_PREFIX", LLVM_PREFIX).args(BPF_LINKER_ARGS).arg("--force");
         eprintln!("+ LLVM_PREFIX={LLVM_PREFIX} {}", shown(&command));
         run_command(command.stdout(std::io::stderr()))?;
     }
@@ -263,14 +244,10 @@ fn lists_are_stale(directory: &Path, now: SystemTime) -> bool {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return true;
     };
-    let any = entries
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+    let any =
+        entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
     let written = std::fs::metadata(directory).and_then(|meta| meta.modified());
-    let age = written
-        .ok()
-        .and_then(|time| now.duration_since(time).ok())
-        .unwrap_or_default();
+    let age = written.ok().and_then(|time| now.duration_since(time).ok()).unwrap_or_default();
     !any || age > AGE_MAX
 }
 
@@ -281,11 +258,9 @@ fn all_known(host: &Host, plan: &Plan) -> bool {
     };
     plan.packages.iter().all(|package| {
         let policy = host.ask(&cache, &["policy", package]).unwrap_or_default();
-        policy.lines().any(|line| {
-            line.trim()
-                .strip_prefix("Candidate: ")
-                .is_some_and(|c| c != "(none)")
-        })
+        policy
+            .lines()
+            .any(|line| line.trim().strip_prefix("Candidate: ").is_some_and(|c| c != "(none)"))
     })
 }
 
@@ -333,27 +308,18 @@ mod tests {
             .file("usr/bin/cc")
             .file("usr/bin/dpkg-query")
             .answer("dpkg-query -W -f ${db:Status-Status} rustc", "installed")
-            .answer(
-                "dpkg-query -W -f ${db:Status-Status} rustup",
-                "not-installed",
-            );
+            .answer("dpkg-query -W -f ${db:Status-Status} rustup", "not-installed");
         let host = fake.host();
-        assert_eq!(
-            conflicts(&host, &Plan::make(&host, &[Part::Ebpf])),
-            ["rustc"]
-        );
+        assert_eq!(conflicts(&host, &Plan::make(&host, &[Part::Ebpf])), ["rustc"]);
         assert!(conflicts(&host, &Plan::make(&host, &[Part::Lab])).is_empty());
     }
 
     #[test]
     fn unknown_packages_are_noticed() {
-        let fake = debian("plan-known")
-            .file("usr/bin/apt-cache")
-            .file("usr/bin/ip")
-            .answer(
-                "apt-cache policy ethtool",
-                "ethtool:\n  Installed: (none)\n  Candidate: (none)\n",
-            );
+        let fake = debian("plan-known").file("usr/bin/apt-cache").file("usr/bin/ip").answer(
+            "apt-cache policy ethtool",
+            "ethtool:\n  Installed: (none)\n  Candidate: (none)\n",
+        );
         let host = fake.host();
         assert!(!all_known(&host, &Plan::make(&host, &[Part::Lab])));
     }
@@ -366,13 +332,7 @@ mod tests {
         assert!(lists_are_stale(&lists, now), "empty");
         std::fs::write(lists.join("deb_main_binary-amd64_Packages.lz4"), "").unwrap();
         assert!(!lists_are_stale(&lists, now), "fresh");
-        assert!(
-            lists_are_stale(&lists, now + Duration::from_secs(90_000)),
-            "a day old"
-        );
-        assert!(
-            lists_are_stale(&fake.root.join("nowhere"), now),
-            "not there"
-        );
+        assert!(lists_are_stale(&lists, now + Duration::from_secs(90_000)), "a day old");
+        assert!(lists_are_stale(&fake.root.join("nowhere"), now), "not there");
     }
 }

@@ -64,20 +64,18 @@ impl Plan {
     fn look_for_ebpf(&mut self, host: &Host) {
         self.look_for_program(host, "cc", "build-essential");
         match host.bpf_compiler() {
-            Ok(compiler) => self.found.push((
-                "eBPF compiler",
-                format!("{}, {}", compiler.name, compiler.version),
-            )),
+            Ok(compiler) => self
+                .found
+                .push(("eBPF compiler", format!("{}, {}", compiler.name, compiler.version))),
             Err(why) => {
                 self.lacking.push(("eBPF compiler", why));
-                self.packages
-                    .extend(["rustc-web", "rust-web-src", "cargo-web"]);
+                self.packages.extend(["rustc-web", "rust-web-src", "cargo-web"]);
             }
         }
         match host.bpf_linker() {
-            Ok((path, version)) => self
-                .found
-                .push(("bpf-linker", format!("{version}, {}", path.display()))),
+            Ok((path, version)) => {
+                self.found.push(("bpf-linker", format!("{version}, {}", path.display())))
+            }
             Err(why) => {
                 self.lacking.push(("bpf-linker", why));
                 self.bpf_linker = true;
@@ -98,23 +96,18 @@ impl Plan {
         if debian_compiles && host.is_debian() {
             let driver = host.at("/usr/bin/clippy-driver");
             if driver.exists() {
-                self.found
-                    .push(("clippy for eBPF", driver.display().to_string()));
+                self.found.push(("clippy for eBPF", driver.display().to_string()));
             } else {
-                self.lacking
-                    .push(("clippy for eBPF", "no /usr/bin/clippy-driver".into()));
+                self.lacking.push(("clippy for eBPF", "no /usr/bin/clippy-driver".into()));
                 self.packages.insert("rust-web-clippy");
             }
         }
         for (name, driver) in [("rustfmt", "rustfmt"), ("clippy", "cargo-clippy")] {
-            let works = host
-                .find(driver)
-                .filter(|path| host.ask(path, &["--version"]).is_some());
+            let works = host.find(driver).filter(|path| host.ask(path, &["--version"]).is_some());
             match works {
                 Some(path) => self.found.push((name, path.display().to_string())),
                 None => {
-                    self.lacking
-                        .push((name, format!("no {driver} that starts")));
+                    self.lacking.push((name, format!("no {driver} that starts")));
                     self.rustup_components = true;
                 }
             }
@@ -214,10 +207,8 @@ impl Plan {
                 ));
             }
             if self.bpf_linker {
-                commands.push(format!(
-                    "LLVM_PREFIX={LLVM_PREFIX} cargo {}",
-                    BPF_LINKER_ARGS.join(" ")
-                ));
+                commands
+                    .push(format!("LLVM_PREFIX={LLVM_PREFIX} cargo {}", BPF_LINKER_ARGS.join(" ")));
             }
         } else {
             if self.packages.contains("rustc-web") {
@@ -228,12 +219,8 @@ impl Plan {
                     "cargo install bpf-linker   # wants the LLVM of the compiler above".into(),
                 );
             }
-            let rest: Vec<_> = self
-                .packages
-                .iter()
-                .filter(|p| !of_the_compiler(p))
-                .copied()
-                .collect();
+            let rest: Vec<_> =
+                self.packages.iter().filter(|p| !of_the_compiler(p)).copied().collect();
             if !rest.is_empty() {
                 commands.push(format!("# with your package manager: {}", rest.join(" ")));
             }
@@ -258,9 +245,7 @@ pub mod tests {
     use crate::host::tests::Fake;
 
     pub fn debian(name: &str) -> Fake {
-        Fake::new(name)
-            .file("etc/debian_version")
-            .file("usr/bin/apt-get")
+        Fake::new(name).file("etc/debian_version").file("usr/bin/apt-get")
     }
 
     pub fn with_compiler(fake: Fake) -> Fake {
@@ -293,13 +278,7 @@ pub mod tests {
         );
         assert!(plan.bpf_linker && plan.rustup_components);
         let shown = plan.shown();
-        for word in [
-            "bookworm-security",
-            "conflicts",
-            "bpf-linker 0.13.0",
-            "MB",
-            "min",
-        ] {
+        for word in ["bookworm-security", "conflicts", "bpf-linker 0.13.0", "MB", "min"] {
             assert!(shown.contains(word), "{word} is not in:\n{shown}");
         }
     }
@@ -308,10 +287,7 @@ pub mod tests {
     fn linting_alone_brings_no_compiler() {
         let fake = debian("plan-lint");
         let plan = Plan::make(&fake.host(), &[Part::Lint]);
-        assert_eq!(
-            plan.packages.iter().copied().collect::<Vec<_>>(),
-            ["shellcheck"]
-        );
+        assert_eq!(plan.packages.iter().copied().collect::<Vec<_>>(), ["shellcheck"]);
     }
 
     #[test]

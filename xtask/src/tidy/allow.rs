@@ -15,20 +15,11 @@ pub const LONG: &[(&str, usize, &str)] = &[(
 
 /// Where the word `unsafe` may stand: a folder or a file, and why.
 pub const UNSAFE: &[(&str, &str)] = &[
-    (
-        "userspace/src/xsk/",
-        "AF_XDP rings and UMEM are memory shared with the kernel",
-    ),
+    ("userspace/src/xsk/", "AF_XDP rings and UMEM are memory shared with the kernel"),
     ("userspace/src/base/", "system calls that libc alone offers"),
-    (
-        "userspace/src/udp/",
-        "recvmmsg and sendmmsg over batches of buffers",
-    ),
+    ("userspace/src/udp/", "recvmmsg and sendmmsg over batches of buffers"),
     ("ebpf/src/", "maps and packet memory of the kernel half"),
-    (
-        "tests/src/lab/",
-        "namespaces and the raw loops the benchmarks compare with",
-    ),
+    ("tests/src/lab/", "namespaces and the raw loops the benchmarks compare with"),
     (
         "userspace/tests/support/allocator.rs",
         "a global allocator that counts, the proof that a running lane does not allocate",
@@ -72,19 +63,13 @@ mod tests {
 
     #[test]
     fn entries_that_excuse_nothing_are_found() {
-        let long = [
-            ("a.rs", 900, "why"),
-            ("b.rs", 900, "why"),
-            ("c.rs", 900, "why"),
-        ];
+        let long = [("a.rs", 900, "why"), ("b.rs", 900, "why"), ("c.rs", 900, "why")];
         let tree = Tree::from([
             ("a.rs".into(), "x\n".repeat(701).into_bytes()),
             ("b.rs".into(), "x\n".repeat(700).into_bytes()),
         ]);
-        let paths: Vec<_> = stale_of(&long, &tree)
-            .into_iter()
-            .map(|finding| finding.path)
-            .collect();
+        let paths: Vec<_> =
+            stale_of(&long, &tree).into_iter().map(|finding| finding.path).collect();
         assert_eq!(paths, ["b.rs", "c.rs"]);
     }
 

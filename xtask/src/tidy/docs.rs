@@ -16,10 +16,8 @@ const ARCHITECTURE: &str = "userspace/docs/ARCHITECTURE.md";
 const DOCS: &str = "userspace/docs/";
 
 /// Pages printed by `veltrix docs NAME`, from the tables in the code.
-const GENERATED: [(&str, &str); 2] = [
-    ("metrics", "userspace/docs/METRICS.md"),
-    ("config", "userspace/docs/CONFIG.md"),
-];
+const GENERATED: [(&str, &str); 2] =
+    [("metrics", "userspace/docs/METRICS.md"), ("config", "userspace/docs/CONFIG.md")];
 
 /// Links that lead nowhere, and pages no link leads to.
 pub fn links(tree: &Tree) -> Vec<Finding> {
@@ -32,9 +30,7 @@ pub fn links(tree: &Tree) -> Vec<Finding> {
                 continue;
             };
             let exists = tree.contains_key(&file)
-                || tree
-                    .keys()
-                    .any(|other| other.starts_with(&format!("{file}/")));
+                || tree.keys().any(|other| other.starts_with(&format!("{file}/")));
             if !exists && !file.is_empty() {
                 findings.push(Finding::line(
                     path,
@@ -49,9 +45,7 @@ pub fn links(tree: &Tree) -> Vec<Finding> {
         }
     }
     if tree.contains_key(README) && tree.contains_key(ARCHITECTURE) {
-        let pages = tree
-            .keys()
-            .filter(|path| path.starts_with(DOCS) && path.ends_with(".md"));
+        let pages = tree.keys().filter(|path| path.starts_with(DOCS) && path.ends_with(".md"));
         let lost = pages.filter(|page| !reached.contains(page));
         findings.extend(
             lost.map(|page| {
@@ -114,9 +108,7 @@ pub fn generated(context: &Context, tree: &Tree) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let binary = build(context)?;
     for (name, page) in GENERATED {
-        let written = tree
-            .get(page)
-            .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let written = tree.get(page).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let printed = printed(&binary, name)?;
         if let Some(message) = compared(written.as_deref(), printed.as_deref(), name) {
             findings.push(Finding::file(page, message));
@@ -130,9 +122,7 @@ fn compared(written: Option<&str>, printed: Option<&str>, name: &str) -> Option<
         (None, None) => None,
         (Some(written), Some(printed)) if written == printed => None,
         (_, Some(_)) => Some("is out of date: run `cargo xtask tidy --bless`".into()),
-        (Some(_), None) => Some(format!(
-            "is generated, but `veltrix docs {name}` prints nothing"
-        )),
+        (Some(_), None) => Some(format!("is generated, but `veltrix docs {name}` prints nothing")),
     }
 }
 
@@ -147,10 +137,7 @@ pub fn bless(context: &Context, tree: &Tree) -> Result<Vec<&'static str>> {
         let Some(text) = printed(&binary, name)? else {
             continue;
         };
-        if tree
-            .get(page)
-            .is_none_or(|written| written != text.as_bytes())
-        {
+        if tree.get(page).is_none_or(|written| written != text.as_bytes()) {
             fs::write(context.root.join(page), text)
                 .with_context(|| format!("cannot write {page}"))?;
             changed.push(page);
@@ -189,17 +176,11 @@ mod tests {
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
-        files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
-            .collect()
+        files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
     }
 
     fn found(files: &[(&str, &str)]) -> Vec<(String, Option<usize>)> {
-        links(&tree(files))
-            .into_iter()
-            .map(|finding| (finding.path, finding.line))
-            .collect()
+        links(&tree(files)).into_iter().map(|finding| (finding.path, finding.line)).collect()
     }
 
     #[test]
@@ -210,10 +191,7 @@ mod tests {
                 "[map](userspace/docs/ARCHITECTURE.md) [wire](./userspace/docs/WIRE.md#header)",
             ),
             (ARCHITECTURE, "[why](decisions/README.md)"),
-            (
-                "userspace/docs/WIRE.md",
-                "back to [the map](ARCHITECTURE.md)",
-            ),
+            ("userspace/docs/WIRE.md", "back to [the map](ARCHITECTURE.md)"),
             ("userspace/docs/LOST.md", ""),
             ("userspace/docs/decisions/README.md", "[1](0001-one.md)"),
             ("userspace/docs/decisions/0001-one.md", ""),
@@ -239,10 +217,7 @@ mod tests {
 
     #[test]
     fn paths_resolve_from_the_page() {
-        assert_eq!(
-            resolved("userspace/docs/A.md", "../../README.md").unwrap(),
-            "README.md"
-        );
+        assert_eq!(resolved("userspace/docs/A.md", "../../README.md").unwrap(), "README.md");
         assert_eq!(resolved("README.md", "ebpf/abi/").unwrap(), "ebpf/abi");
         assert_eq!(resolved("README.md", "#x"), None);
     }
@@ -251,20 +226,8 @@ mod tests {
     fn generated_pages_are_compared() {
         assert_eq!(compared(None, None, "metrics"), None);
         assert_eq!(compared(Some("a"), Some("a"), "metrics"), None);
-        assert!(
-            compared(Some("a"), Some("b"), "metrics")
-                .unwrap()
-                .contains("--bless")
-        );
-        assert!(
-            compared(None, Some("b"), "metrics")
-                .unwrap()
-                .contains("--bless")
-        );
-        assert!(
-            compared(Some("a"), None, "metrics")
-                .unwrap()
-                .contains("veltrix docs metrics")
-        );
+        assert!(compared(Some("a"), Some("b"), "metrics").unwrap().contains("--bless"));
+        assert!(compared(None, Some("b"), "metrics").unwrap().contains("--bless"));
+        assert!(compared(Some("a"), None, "metrics").unwrap().contains("veltrix docs metrics"));
     }
 }

@@ -24,18 +24,13 @@ const WIRING: [&str; 2] = ["run", "cli"];
 
 /// The top-level modules of `userspace/src`, from its files.
 pub fn modules(tree: &Tree) -> BTreeSet<String> {
-    tree.keys()
-        .filter_map(|path| module_of(path))
-        .map(str::to_owned)
-        .collect()
+    tree.keys().filter_map(|path| module_of(path)).map(str::to_owned).collect()
 }
 
 /// `lane` for `userspace/src/lane/mod.rs` and `userspace/src/lane.rs`; none
 /// for the crate's own roots.
 fn module_of(path: &str) -> Option<&str> {
-    let inside = path
-        .strip_prefix(SOURCE)
-        .filter(|inside| inside.ends_with(".rs"))?;
+    let inside = path.strip_prefix(SOURCE).filter(|inside| inside.ends_with(".rs"))?;
     let name = match inside.split_once('/') {
         Some((directory, _)) => directory,
         None => inside.trim_end_matches(".rs"),
@@ -48,20 +43,13 @@ pub fn direction(path: &str, code: &str, modules: &BTreeSet<String>) -> Vec<Find
     let Some(own) = module_of(path) else {
         return Vec::new();
     };
-    if !GROUND
-        .iter()
-        .chain(&STAGES)
-        .chain(&WIRING)
-        .any(|known| *known == own)
-    {
+    if !GROUND.iter().chain(&STAGES).chain(&WIRING).any(|known| *known == own) {
         let message = format!(
             "module `{own}` has no place in the order: give it one in xtask/src/tidy/imports.rs"
         );
         return vec![Finding::file(path, message)];
     }
-    let used = crate_paths(code)
-        .into_iter()
-        .filter(|(name, _)| modules.contains(name));
+    let used = crate_paths(code).into_iter().filter(|(name, _)| modules.contains(name));
     used.filter(|(name, _)| !may_use(own, name))
         .map(|(name, line)| {
             let message = format!("`{own}` uses `{name}`, which comes after it on a packet's way");
@@ -130,9 +118,7 @@ fn members(group: &str) -> impl Iterator<Item = (String, usize)> {
 }
 
 fn identifier(text: &str) -> &str {
-    let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     &text[..end]
 }
 
@@ -153,46 +139,26 @@ mod tests {
     use super::*;
 
     fn known() -> BTreeSet<String> {
-        [
-            "base", "config", "nic", "xsk", "udp", "lane", "admin", "run", "cli",
-        ]
-        .map(str::to_owned)
-        .into()
+        ["base", "config", "nic", "xsk", "udp", "lane", "admin", "run", "cli"]
+            .map(str::to_owned)
+            .into()
     }
 
     fn lines(path: &str, code: &str) -> Vec<Option<usize>> {
-        direction(path, code, &known())
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        direction(path, code, &known()).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
     fn arrows_point_backwards() {
         assert!(
-            lines(
-                "userspace/src/lane/mod.rs",
-                "use crate::xsk::Ring;\nuse crate::base::Clock;"
-            )
-            .is_empty()
+            lines("userspace/src/lane/mod.rs", "use crate::xsk::Ring;\nuse crate::base::Clock;")
+                .is_empty()
         );
-        assert_eq!(
-            lines("userspace/src/xsk/ring.rs", "\nuse crate::lane::Lane;"),
-            [Some(2)]
-        );
-        assert_eq!(
-            lines("userspace/src/nic.rs", "fn f() -> crate::admin::Status {}"),
-            [Some(1)]
-        );
-        assert_eq!(
-            lines("userspace/src/base/mod.rs", "use crate::nic::Queue;"),
-            [Some(1)]
-        );
+        assert_eq!(lines("userspace/src/xsk/ring.rs", "\nuse crate::lane::Lane;"), [Some(2)]);
+        assert_eq!(lines("userspace/src/nic.rs", "fn f() -> crate::admin::Status {}"), [Some(1)]);
+        assert_eq!(lines("userspace/src/base/mod.rs", "use crate::nic::Queue;"), [Some(1)]);
         assert!(lines("userspace/src/base/mod.rs", "use crate::config::Limits;").is_empty());
-        assert_eq!(
-            lines("userspace/src/lane/mod.rs", "use crate::run::Stop;"),
-            [Some(1)]
-        );
+        assert_eq!(lines("userspace/src/lane/mod.rs", "use crate::run::Stop;"), [Some(1)]);
     }
 
     #[test]
@@ -252,10 +218,7 @@ mod tests {
     fn unsafe_has_its_places() {
         assert!(unsafe_code("userspace/src/xsk/umem.rs", "unsafe { x() }").is_empty());
         assert!(unsafe_code("ebpf/src/main.rs", "unsafe { x() }").is_empty());
-        assert_eq!(
-            unsafe_code("userspace/src/lane/mod.rs", "\nunsafe { x() }")[0].line,
-            Some(2)
-        );
+        assert_eq!(unsafe_code("userspace/src/lane/mod.rs", "\nunsafe { x() }")[0].line, Some(2));
         assert!(unsafe_code("userspace/src/lane/mod.rs", "#![forbid(unsafe_code)]").is_empty());
     }
 }

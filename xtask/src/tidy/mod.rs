@@ -49,19 +49,11 @@ pub struct Finding {
 
 impl Finding {
     fn file(path: &str, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            line: None,
-            message: message.into(),
-        }
+        Self { path: path.into(), line: None, message: message.into() }
     }
 
     fn line(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            line: Some(line),
-            message: message.into(),
-        }
+        Self { path: path.into(), line: Some(line), message: message.into() }
     }
 }
 
@@ -163,17 +155,11 @@ pub fn files(context: &Context) -> Result<Vec<String>> {
         .output()
         .context("cannot start git, which lists the files to look at")?;
     if !output.status.success() {
-        bail!(
-            "git ls-files failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("git ls-files failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let list = String::from_utf8_lossy(&output.stdout);
-    let mut files: Vec<String> = list
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let mut files: Vec<String> =
+        list.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
     // A deleted file is listed until its deletion is staged.
     files.retain(|path| context.root.join(path).is_file());
     files.sort();

@@ -14,11 +14,7 @@ pub fn code_of(text: &str) -> String {
     while at < chars.len() {
         let end = literal_or_comment_end(&chars, at);
         if end > at {
-            code.extend(
-                chars[at..end]
-                    .iter()
-                    .map(|c| if *c == '\n' { '\n' } else { ' ' }),
-            );
+            code.extend(chars[at..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
             at = end;
         } else {
             code.push(chars[at]);
@@ -141,10 +137,7 @@ mod tests {
     use super::*;
 
     fn squeezed(text: &str) -> String {
-        code_of(text)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+        code_of(text).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -160,10 +153,7 @@ mod tests {
             squeezed(r#"f("un\"safe", b"x", 'a', '\'', '"', b'"') + 1"#),
             "f( , , , , , ) + 1"
         );
-        assert_eq!(
-            squeezed(r###"g(r"\", r#"a " b"#, br##"c"# d"##, c"e")"###),
-            "g( , , , )"
-        );
+        assert_eq!(squeezed(r###"g(r"\", r#"a " b"#, br##"c"# d"##, c"e")"###), "g( , , , )");
         assert_eq!(squeezed("'\\u{1F600}' x"), "x");
     }
 
@@ -173,27 +163,20 @@ mod tests {
             squeezed("fn f<'a>(x: &'a str, r#type: u8) -> &'static str"),
             "fn f<'a>(x: &'a str, r#type: u8) -> &'static str"
         );
-        assert_eq!(
-            squeezed("for b in bar { r += b; c }"),
-            "for b in bar { r += b; c }"
-        );
+        assert_eq!(squeezed("for b in bar { r += b; c }"), "for b in bar { r += b; c }");
     }
 
     #[test]
     fn unterminated_text_ends_at_the_end() {
         for text in ["\"abc", "/* abc", "r#\"abc", "'\\", "// abc", "b\"\\"] {
-            assert!(
-                code_of(text).chars().all(|c| c == ' ' || c == '\''),
-                "{text}"
-            );
+            assert!(code_of(text).chars().all(|c| c == ' ' || c == '\''), "{text}");
         }
     }
 
     #[test]
     fn words_are_whole() {
-        let found: Vec<_> = words("unsafe_code\nunsafe {}\n(unsafe)", "unsafe")
-            .map(|(_, line)| line)
-            .collect();
+        let found: Vec<_> =
+            words("unsafe_code\nunsafe {}\n(unsafe)", "unsafe").map(|(_, line)| line).collect();
         assert_eq!(found, [2, 3]);
     }
 }

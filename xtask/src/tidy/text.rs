@@ -5,26 +5,15 @@ use super::allow::{BINARY, LINES_MAX, LONG, covers};
 use super::rust_text::words;
 
 /// Words that mark unfinished work. Spelled apart so that this file passes.
-const LEFTOVERS: [&str; 3] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const LEFTOVERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 /// Macros that must not be left behind.
-const MACROS: [&str; 3] = [
-    concat!("to", "do"),
-    concat!("unimple", "mented"),
-    concat!("d", "bg"),
-];
+const MACROS: [&str; 3] = [concat!("to", "do"), concat!("unimple", "mented"), concat!("d", "bg")];
 
 /// Directories that exist on one machine only. A document that shows a path
 /// uses one every reader has.
-const MACHINE_DIRECTORIES: [&str; 3] = [
-    concat!("/wo", "rk/"),
-    concat!("/ro", "ot/"),
-    concat!("/ho", "me/"),
-];
+const MACHINE_DIRECTORIES: [&str; 3] =
+    [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
 /// The text of a file, or what is wrong with a binary one; `Err(None)` is an
 /// allowed binary.
@@ -50,9 +39,8 @@ pub fn leftovers(path: &str, text: &str) -> Vec<Finding> {
     if is_foreign(path) {
         return Vec::new();
     }
-    let found = LEFTOVERS
-        .iter()
-        .flat_map(|word| words(text, word).map(move |(_, line)| (word, line)));
+    let found =
+        LEFTOVERS.iter().flat_map(|word| words(text, word).map(move |(_, line)| (word, line)));
     found
         .map(|(word, line)| {
             Finding::line(path, line, format!("`{word}`: do it, or write an issue"))
@@ -66,11 +54,7 @@ pub fn macros(path: &str, code: &str) -> Vec<Finding> {
     for name in MACROS {
         for (at, line) in words(code, name) {
             if code[at + name.len()..].starts_with('!') {
-                findings.push(Finding::line(
-                    path,
-                    line,
-                    format!("`{name}!` is left in the code"),
-                ));
+                findings.push(Finding::line(path, line, format!("`{name}!` is left in the code")));
             }
         }
     }
@@ -153,10 +137,7 @@ mod tests {
     #[test]
     fn machine_paths_are_absolute_ones() {
         let directory = MACHINE_DIRECTORIES[0];
-        assert_eq!(
-            machine_paths("a.md", &format!("see `{directory}x`")).len(),
-            1
-        );
+        assert_eq!(machine_paths("a.md", &format!("see `{directory}x`")).len(), 1);
         assert_eq!(machine_paths("a.md", directory).len(), 1);
         assert!(machine_paths("a.md", &format!("https://example.org{directory}x")).is_empty());
         assert!(machine_paths("a.md", &format!("target{directory}")).is_empty());
@@ -183,10 +164,7 @@ mod tests {
 
     #[test]
     fn blanks_are_found() {
-        let lines: Vec<_> = blanks("a.rs", "ok\n\tx\ny \nz\r\n")
-            .iter()
-            .map(|f| f.line)
-            .collect();
+        let lines: Vec<_> = blanks("a.rs", "ok\n\tx\ny \nz\r\n").iter().map(|f| f.line).collect();
         assert_eq!(lines, [Some(2), Some(3), Some(4)]);
     }
 }

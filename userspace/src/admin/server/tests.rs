@@ -40,7 +40,12 @@ impl Handler for List {
         status
     }
 
-    fn block_add(&self, cidr: Prefix, ttl: Option<Duration>, reason: &str) -> Result<String, String> {
+    fn block_add(
+        &self,
+        cidr: Prefix,
+        ttl: Option<Duration>,
+        reason: &str,
+    ) -> Result<String, String> {
         let expires_in_s = ttl.map(|ttl| ttl.as_secs());
         self.0.borrow_mut().push(Blocked { cidr, expires_in_s, reason: reason.into() });
         Ok(format!("blocked {cidr}"))

@@ -143,10 +143,7 @@ pub enum BlockError {
 pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(errno) = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
             return Some(errno);
         }
         next = error.source();
@@ -156,9 +153,7 @@ pub(super) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
 
 pub(super) fn refused_load(error: &(dyn Error + 'static), settings: &Settings) -> LoadError {
     let Some(errno) = errno_of(error) else {
-        return LoadError::Object {
-            what: error.to_string(),
-        };
+        return LoadError::Object { what: error.to_string() };
     };
     let privileges = Privileges::read();
     let queues = settings.queues;
@@ -181,9 +176,7 @@ pub(super) fn refused_attach(
 ) -> AttachError {
     let errno = errno_of(error).unwrap_or(libc::EIO);
     // Only named in the message; without it the message is still right.
-    let programs = Attached::read(&nic.name)
-        .map(|a| a.programs)
-        .unwrap_or_default();
+    let programs = Attached::read(&nic.name).map(|a| a.programs).unwrap_or_default();
     let scene = Scene {
         interface: &nic.name,
         mode: mode.name(),
@@ -193,8 +186,5 @@ pub(super) fn refused_attach(
         programs: &programs,
         privileges: &Privileges::read(),
     };
-    AttachError::Refused {
-        message: diagnosis::explain(Step::Attach, errno, &scene),
-        errno,
-    }
+    AttachError::Refused { message: diagnosis::explain(Step::Attach, errno, &scene), errno }
 }

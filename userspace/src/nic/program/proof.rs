@@ -9,10 +9,7 @@ use crate::nic::facts::NicFacts;
 
 /// Proves that `program` is on `nic` by a bpf link and in `mode`.
 pub(super) fn prove(program: u32, nic: &NicFacts, mode: Mode) -> Result<(), AttachError> {
-    let read_back = |source| AttachError::ReadBack {
-        interface: nic.name.clone(),
-        source,
-    };
+    let read_back = |source| AttachError::ReadBack { interface: nic.name.clone(), source };
     let unproven = |found: String, cure: &str| AttachError::Unproven {
         interface: nic.name.clone(),
         driver: nic.driver.clone(),
@@ -30,11 +27,7 @@ pub(super) fn prove(program: u32, nic: &NicFacts, mode: Mode) -> Result<(), Atta
     let attached = Attached::read(&nic.name).map_err(read_back)?;
     if attached.mode != mode.attached() || !attached.programs.contains(&program) {
         return Err(unproven(
-            format!(
-                "in mode {} with programs {:?}",
-                attached.mode.name(),
-                attached.programs
-            ),
+            format!("in mode {} with programs {:?}", attached.mode.name(), attached.programs),
             "remove the other program with `ip link set dev IF xdp off`",
         ));
     }

@@ -55,12 +55,7 @@ impl Settings {
     /// The first value that the program could not work with.
     pub(super) fn check(&self) -> Result<(), LoadError> {
         let refuse = |key: &'static str, seen: u64, least: u64, most: u64| {
-            Err(LoadError::Setting {
-                key,
-                seen,
-                least,
-                most,
-            })
+            Err(LoadError::Setting { key, seen, least, most })
         };
         if self.port == 0 {
             return refuse("port", 0, 1, u16::MAX.into());
@@ -68,12 +63,7 @@ impl Settings {
         let payload_range = limits::HEADER_BYTES..=limits::PAYLOAD_BYTES_LIMIT;
         if !payload_range.contains(&self.payload_bytes_max) {
             let (least, most) = (*payload_range.start() as u64, *payload_range.end() as u64);
-            return refuse(
-                "payload_bytes_max",
-                self.payload_bytes_max as u64,
-                least,
-                most,
-            );
+            return refuse("payload_bytes_max", self.payload_bytes_max as u64, least, most);
         }
         if !(1..=QUEUES_MAX).contains(&self.queues) {
             return refuse("queues", self.queues.into(), 1, QUEUES_MAX.into());
@@ -95,18 +85,12 @@ impl Settings {
 
     /// Bits of [`features`], rate a second, burst.
     pub(super) const fn switches(&self) -> (u32, u32, u32) {
-        let blocklist = if self.blocklist {
-            features::BLOCKLIST
-        } else {
-            0
-        };
+        let blocklist = if self.blocklist { features::BLOCKLIST } else { 0 };
         match self.rate {
             Rate::Off => (blocklist, 1, 1),
-            Rate::Observe { per_s, burst } => (
-                blocklist | features::RATE_LIMIT | features::RATE_OBSERVE,
-                per_s,
-                burst,
-            ),
+            Rate::Observe { per_s, burst } => {
+                (blocklist | features::RATE_LIMIT | features::RATE_OBSERVE, per_s, burst)
+            }
             Rate::Enforce { per_s, burst } => (blocklist | features::RATE_LIMIT, per_s, burst),
         }
     }
