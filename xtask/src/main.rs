@@ -2,9 +2,9 @@
 //! its own here; what several share is below them:
 //!
 //! ```text
-//!   setup  build-ebpf  build  demo  bench  test  lint  tidy      subcommands
-//!     |        |         |      |     |      |     |
-//!     +--------+---------+------+-----+------+-----+
+//!   setup  build-ebpf  build  demo  bench  test  fuzz  lint  tidy      subcommands
+//!     |        |         |      |     |      |     |     |     |
+//!     +--------+---------+------+-----+------+-----+-----+-----+
 //!        context (paths, clean environment)   host (what is installed)
 //!        power (capabilities, sudo)           elf, libtest (parsers)
 //! ```
@@ -19,6 +19,7 @@ mod build_ebpf;
 mod context;
 mod demo;
 mod elf;
+mod fuzz;
 mod host;
 mod libtest;
 mod lint;
@@ -51,6 +52,7 @@ enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
     Test(test::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Tidy(tidy::Args),
 }
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Tidy(args) => tidy::run(&args),
     };

@@ -266,6 +266,22 @@ pub fn decode<'a>(
     datagram: &'a [u8],
     crc32c: impl FnOnce(&[u8]) -> u32,
 ) -> Result<(Header, Request<'a>), Exit> {
+    decode_visiting(datagram, crc32c, |_| {})
+}
+
+/// [`decode`] that shows each event to `visit` while its structure is checked:
+/// one pass over the datagram instead of two. What was shown counts only when
+/// `Ok` comes back.
+///
+/// # Errors
+///
+/// As [`decode`].
+#[inline]
+pub fn decode_visiting<'a>(
+    datagram: &'a [u8],
+    crc32c: impl FnOnce(&[u8]) -> u32,
+    visit: impl FnMut(&Event<'a>),
+) -> Result<(Header, Request<'a>), Exit> {
     let Some(head) = datagram.first_chunk::<HEADER_BYTES>() else {
         return Err(Exit::DropHeaderShort);
     };
@@ -301,7 +317,7 @@ pub fn decode<'a>(
             let Some(mode) = Mode::from_code(header.mode) else {
                 return Err(Exit::Mode);
             };
-            Request::Events(mode, Events::check(body, header.count)?)
+            Request::Events(mode, Events::check(body, header.count, visit)?)
         }
         _ if header.mode != 0 || (header.count != 0 && kind as u8 != Kind::Ack as u8) => {
             return Err(if is_reply(kind) { Exit::ReplyKind } else { Exit::Reserved });
@@ -423,10 +439,12 @@ pub struct Events<'a> {
 impl<'a> Events<'a> {
     /// Checks that `count` events fill `body` exactly.
     #[inline]
-    fn check(body: &'a [u8], count: u16) -> Result<Self, Exit> {
+    fn check(body: &'a [u8], count: u16, mut visit: impl FnMut(&Event<'a>)) -> Result<Self, Exit> {
         let mut rest = body;
         for _ in 0..count {
-            (_, rest) = Event::split(rest).ok_or(Exit::Malformed)?;
+            let event;
+            (event, rest) = Event::split(rest).ok_or(Exit::Malformed)?;
+            visit(&event);
         }
         if count == 0 || !rest.is_empty() {
             return Err(Exit::Malformed);

@@ -277,16 +277,17 @@ impl FrameLoad<'_> {
         let before = self.server.status()?;
         let mut sum = Burst::default();
         let slices = (time.as_secs_f64() / SLICE.as_secs_f64()).round().max(1.0) as u32;
-        for _ in 0..slices {
+        for slice in 1..=slices {
             let burst = self.burst("holding", rate, time / slices)?;
             sum.load.add(&burst.load);
             sum.undelivered += burst.undelivered;
             sum.seconds += burst.seconds;
             let lost = burst.load.events_lost() as f64 / burst.load.events_sent.max(1) as f64;
-            if lost > BACK_OFF_LOSS {
+            if lost > BACK_OFF_LOSS && slice < slices {
                 rate *= HOLD_SHARE;
                 self.progress.say(&format!(
-                    "the machine is busy with something else; backing off to {} datagrams/s",
+                    "{:.1} % lost in this slice; backing off to {} datagrams/s",
+                    lost * 100.0,
                     show_count(rate as u64)
                 ));
             } else if lost == 0.0 {

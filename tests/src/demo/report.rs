@@ -252,12 +252,19 @@ impl Findings {
         row("load, holding its rate", &self.hold.load);
         row("SDK hunters", &self.sdk());
         row("all", &self.total());
+        if self.catch.retries > 0 {
+            let _ = writeln!(
+                out,
+                "  the SDK sent {} datagrams again, whose acks did not come in time (mode `none` may then accept an event twice)",
+                show_count(self.catch.retries)
+            );
+        }
         let _ = writeln!(out, "  the search went up until something was lost: {}", self.limit);
         if let Some(loss) = &self.hold.loss {
             let percent = self.percent_lost();
             let _ = writeln!(out, "  lost while holding, {percent:.3} % of it: {loss}");
             out.push_str(
-                "  (that happens when another program takes the lane's core for a while)\n",
+                "  (one possible reason: another program on the lane's core; try it on an idle machine)\n",
             );
         }
         let _ = writeln!(

@@ -84,7 +84,9 @@ fn a_starved_fill_ring_is_counted_as_rx_dropped() {
     println!("{delivered} delivered, {taken} taken, {statistics:?}");
     assert_eq!(row[FRAMES_SLOT], delivered);
     assert_eq!(row[Exit::RedirectXsk.slot()], delivered);
-    assert_eq!(taken, frames, "every frame of the socket's memory was used once");
+    // Each frame that can be lent was used once; the port keeps a batch back for replies.
+    let lent = frames - rig::LANE_BATCH as u64..=frames;
+    assert!(lent.contains(&taken), "{taken} of {frames} frames");
     assert_eq!(statistics.rx_dropped, delivered - taken);
     assert_eq!(statistics.rx_fill_ring_empty_descs, delivered - taken);
     assert_eq!(statistics.rx_ring_full, 0);

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Each counter stands on one side of at least one line and never on both, so
-//! none can be lost unseen: a test takes each away and wants a line to break. `rx_fill_ring_empty_descs` is a remark: in copy mode
-//! such a frame is already in `rx_dropped`, with zero-copy the program never
-//! saw it.
+//! none can be lost unseen: a test takes each away and wants a line to break.
+//! `rx_fill_ring_empty_descs` is a remark: in copy mode such a frame is already
+//! in `rx_dropped`, with zero-copy the program never saw it.
 //!
 //! The counters of a server under load are not read at one instant. What came
 //! meanwhile ([`QueueStatus::arrived_while_reading`]) bounds how far a line may
@@ -49,6 +49,9 @@ pub struct Accounting {
     pub lane_exits: u64,
     /// Handed to the fallback socket.
     pub fallback_expected: u64,
+    /// Received from the fallback socket without having met the program, on
+    /// queues that were added after it was attached.
+    pub past_program: u64,
     /// Received from the fallback socket.
     pub fallback_received: u64,
     /// Dropped at the fallback socket.
@@ -86,6 +89,19 @@ pub fn close(
     lanes: &[LaneStatus],
     fallback: Option<&LaneStatus>,
 ) -> Accounting {
+    close_grown(queues, lanes, fallback, false)
+}
+
+/// As [`close`]; with `queues_grew`, datagrams that reach the fallback socket
+/// beyond those the program handed to it came past the program: veth runs
+/// none on a queue that was added after the attach.
+#[must_use]
+pub fn close_grown(
+    queues: &[QueueStatus],
+    lanes: &[LaneStatus],
+    fallback: Option<&LaneStatus>,
+    queues_grew: bool,
+) -> Accounting {
     let mut sums = Accounting::default();
     let mut lines = Lines::default();
     for queue in queues {
@@ -117,7 +133,7 @@ pub fn close(
         sums.fallback_dropped = fallback.socket_drops;
         sums.fallback_in_flight = fallback.rings.rx.into();
     }
-    fallback_line(queues, fallback, &mut sums, &mut lines);
+    fallback_line(queues, fallback, queues_grew, &mut sums, &mut lines);
     sums.unaccounted = lines.off;
     sums.closes = lines.gaps.is_empty();
     sums.gaps = lines.gaps;
@@ -212,6 +228,7 @@ fn lane_lines(place: &str, lane: &LaneStatus, lines: &mut Lines) {
 fn fallback_line(
     queues: &[QueueStatus],
     fallback: Option<&LaneStatus>,
+    queues_grew: bool,
     sums: &mut Accounting,
     lines: &mut Lines,
 ) {
@@ -222,7 +239,10 @@ fn fallback_line(
     let chains = chains.fold(0, u64::saturating_add);
     let parts = [sums.fallback_received, sums.fallback_dropped, sums.fallback_in_flight];
     let arrived = parts.into_iter().fold(0, u64::saturating_add);
-    let expected = sums.fallback_expected;
+    if queues_grew {
+        sums.past_program = arrived.saturating_sub(sums.fallback_expected);
+    }
+    let expected = sums.fallback_expected.saturating_add(sums.past_program);
     let slack = queues
         .iter()
         .map(|queue| tolerance(queue.arrived_while_reading))

@@ -88,7 +88,7 @@ pub enum BindError {
     NotASocket(PathBuf),
     /// Another user could replace the file.
     #[error(
-        "the directory {0} (owner {1}, mode {2:03o}) can be written to by others; wanted one of this user's own, mode 0700: name a socket elsewhere with --control-socket"
+        "the directory {0} (owner {1}, mode {2:03o}) belongs to another user or can be written to by others; wanted one of this user's own, mode 0700: name a socket elsewhere with --control-socket"
     )]
     OpenDirectory(PathBuf, u32, u32),
     /// The kernel refused for lack of permission.

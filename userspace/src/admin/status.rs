@@ -45,6 +45,9 @@ pub struct Status {
     pub fallback: Option<LaneStatus>,
     /// One row a queue as the XDP program counted it; empty without XDP.
     pub xdp_queues: Vec<QueueStatus>,
+    /// Whether the interface had more queues at any time than when the program
+    /// was attached.
+    pub queues_grew: bool,
     /// Whether every frame is accounted for.
     pub accounting: Accounting,
     /// What an operator should look at; empty when all is well.
@@ -117,7 +120,7 @@ pub struct LaneStatus {
     pub outcomes: Counts,
     /// What became of replies.
     pub replies: Replies,
-    /// Datagrams the kernel dropped at this UDP socket (SO_RXQ_OVFL); 0 on AF_XDP.
+    /// Datagrams the kernel dropped at this UDP socket (SO_MEMINFO); 0 on AF_XDP.
     pub socket_drops: u64,
     /// The kernel's counters of the AF_XDP socket.
     pub xdp_statistics: XdpStatistics,
@@ -232,8 +235,8 @@ pub const XDP_STATISTICS: [(&str, bool, &str); 6] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RingDepths {
-    /// Received, not yet taken by the lane. On a UDP socket: datagrams in the
-    /// receive buffer, as far as known.
+    /// Received, not yet taken by the lane; 0 on a UDP socket, whose buffer the
+    /// kernel counts in bytes only.
     pub rx: u32,
     /// Handed over for sending, not yet taken by the kernel.
     pub tx: u32,
@@ -276,8 +279,12 @@ pub struct Alarm {
 impl Status {
     /// Fills in [`Self::accounting`] and [`Self::events`] from the rows.
     pub fn close(&mut self) {
-        self.accounting =
-            super::accounting::close(&self.xdp_queues, &self.lanes, self.fallback.as_ref());
+        self.accounting = super::accounting::close_grown(
+            &self.xdp_queues,
+            &self.lanes,
+            self.fallback.as_ref(),
+            self.queues_grew,
+        );
         self.events = Counts::new();
         for lane in self.lanes.iter().chain(&self.fallback) {
             for (label, count) in &lane.outcomes {

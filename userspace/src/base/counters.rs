@@ -66,8 +66,12 @@ pub struct LaneCounters {
     pub replies: ReplyCounters,
     /// System calls made by the lane's thread for packets.
     pub syscalls: Counter,
-    /// Passes of the lane's loop.
+    /// Passes of the lane's loop that took frames: counted before anything else
+    /// of the turn.
     pub turns: Counter,
+    /// Such passes that came to their end: equal to `turns`, no other counter
+    /// is about to change.
+    pub turns_ended: Counter,
     /// Times the lane slept in the kernel until a packet came.
     pub sleeps: Counter,
     /// Descriptors from the kernel that named no frame of ours: a kernel bug.
@@ -88,6 +92,7 @@ impl Default for LaneCounters {
             replies: ReplyCounters::default(),
             syscalls: Counter::default(),
             turns: Counter::default(),
+            turns_ended: Counter::default(),
             sleeps: Counter::default(),
             alien_frames: Counter::default(),
         }

@@ -114,10 +114,11 @@ impl Region {
         let advice = if advise_huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // Kernels built without THP answer EINVAL: the region is as good without.
         let _ = region.advise(advice);
-        region.advise(libc::MADV_POPULATE_WRITE).or_else(|e| {
+        match region.advise(libc::MADV_POPULATE_WRITE) {
             // Before 5.14 there is no populate advice: touch every page.
-            if e.raw_os_error() == Some(libc::EINVAL) { Ok(region.touch()) } else { Err(e) }
-        })?;
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => region.touch(),
+            other => other?,
+        }
         if advise_huge && has_huge_pages(aligned as usize) {
             region.pages = Pages::Thp;
         }

@@ -381,6 +381,13 @@ fn sums(out: &mut String, status: &Status) {
             n(sums.kernel_dropped),
         ),
     };
+    if sums.past_program > 0 {
+        let _ = writeln!(
+            out,
+            "fallback includes {} past the program, on queues added after it was attached",
+            n(sums.past_program)
+        );
+    }
     let reading = status
         .xdp_queues
         .iter()

@@ -209,7 +209,7 @@ settings! {
             Rule::Count { min: 64, max: 32_768, unit: "frames", step: Step::PowerOfTwo },
             Preset::Text("2048"), "",
             "Receive ring of each lane; the FILL ring is twice that.",
-            "Half a millisecond at 4 million frames a second. Fewer overrun in a scheduling gap; each frame takes 4 KiB.";
+            "Half a millisecond at 4 million frames a second. Fewer overrun in a scheduling gap; each entry takes three frames of 2 KiB (4 KiB once payload_bytes_max needs it).";
         tx_ring_frames: u32 = "tx_ring_frames",
             Rule::Count { min: 64, max: 32_768, unit: "frames", step: Step::PowerOfTwo },
             Preset::Text("2048"), "",

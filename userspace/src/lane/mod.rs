@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use veltrix_abi::limits::HEADER_BYTES;
 use veltrix_abi::wire::{
-    self, AckEntry, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
+    self, AckEntry, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
     SHORT_BODY_BYTES, VERSION, Welcome,
 };
 use veltrix_abi::{Action, Exit, Outcome, Refusal};
@@ -89,20 +89,37 @@ pub struct Lane<P: Port> {
     outcomes: Outcomes,
 }
 
-/// What to do with a packet after it was looked at.
-enum Verdict {
-    /// Nothing more.
-    Done,
-    /// Send the first bytes of its buffer.
-    Reply(usize),
-    /// Answer the events whose outcomes stand in the lane.
-    Ack(Header),
-}
-
 /// Outcome bytes of the datagram at hand.
 struct Outcomes {
     bytes: [u8; EVENTS_LIMIT],
     count: u16,
+    malformed: u16,
+}
+
+impl Outcomes {
+    const NONE: Self = Self { bytes: [0; EVENTS_LIMIT], count: 0, malformed: 0 };
+
+    #[inline(always)]
+    fn clear(&mut self) {
+        self.count = 0;
+        self.malformed = 0;
+    }
+
+    #[inline(always)]
+    fn judge(&mut self, event: &Event<'_>) {
+        let outcome = if event.is_well_formed() { Outcome::Accepted } else { Outcome::Malformed };
+        // No datagram that can be received holds more.
+        if let Some(byte) = self.bytes.get_mut(usize::from(self.count)) {
+            *byte = outcome.code();
+            self.count += 1;
+            self.malformed += u16::from(outcome == Outcome::Malformed);
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.count)]
+    }
 }
 
 /// Most events the largest datagram that can be configured holds.
@@ -126,7 +143,7 @@ impl<P: Port> Lane<P> {
             admission,
             batch,
             open_acks: OpenAcks::new(usize::from(facts.payload_bytes_max)),
-            outcomes: Outcomes { bytes: [0; EVENTS_LIMIT], count: 0 },
+            outcomes: Outcomes::NONE,
         }
     }
 
@@ -170,8 +187,11 @@ impl<P: Port> Lane<P> {
                 }
             }
             self.open_acks.close_all(&mut self.port);
+            self.port.flush();
+            self.counters.turns_ended.add(1);
+        } else {
+            self.port.flush();
         }
-        self.port.flush();
         taken
     }
 
@@ -180,51 +200,68 @@ impl<P: Port> Lane<P> {
         let payload = self.port.payload(&packet);
         let request_bytes = payload.len();
         self.counters.payload_bytes.add(request_bytes as u64);
-        let decoded = wire::decode(payload, crc_fast::crc32_iscsi)
-            .map(|(header, request)| (header, Wanted::of(&request, &mut self.outcomes)));
-        let verdict = match decoded {
-            Ok((header, wanted)) => {
-                self.answer(&mut packet, header, request_bytes, overloaded, wanted)
+        let outcomes = &mut self.outcomes;
+        outcomes.clear();
+        let decoded =
+            wire::decode_visiting(payload, crc_fast::crc32_iscsi, |event| outcomes.judge(event))
+                .map(|(header, request)| (header, Wanted::of(&request)));
+        let (header, wanted) = match decoded {
+            Ok((header, Wanted::Ack)) if !overloaded => {
+                self.accept(packet, &header);
+                return;
             }
-            Err(exit) => self.refuse(&mut packet, request_bytes, exit),
+            Ok(other) => other,
+            Err(exit) => {
+                let reply_bytes = self.refuse(&mut packet, request_bytes, exit);
+                self.finish(packet, reply_bytes);
+                return;
+            }
         };
-        match verdict {
-            Verdict::Done => self.port.recycle(packet),
-            Verdict::Reply(bytes) => self.port.send(packet, bytes),
-            Verdict::Ack(header) => {
-                let outcomes = &self.outcomes.bytes[..usize::from(self.outcomes.count)];
-                self.open_acks.add(&mut self.port, &self.counters, packet, &header, outcomes);
-            }
+        let reply_bytes = self.answer(&mut packet, &header, request_bytes, wanted);
+        self.finish(packet, reply_bytes);
+    }
+
+    /// Sends the first bytes of the packet's buffer, if any.
+    #[inline]
+    fn finish(&mut self, packet: P::Packet, reply_bytes: Option<usize>) {
+        match reply_bytes {
+            Some(bytes) => self.port.send(packet, bytes),
+            None => self.port.recycle(packet),
         }
     }
 
+    /// Counts the events at hand and acknowledges them.
+    #[inline]
+    fn accept(&mut self, packet: P::Packet, header: &Header) {
+        let events = u64::from(self.outcomes.count);
+        let malformed = u64::from(self.outcomes.malformed);
+        self.counters.exit(Exit::Accepted);
+        self.counters.events.add(events);
+        self.counters.outcome(Outcome::Accepted, events - malformed);
+        if malformed > 0 {
+            self.counters.outcome(Outcome::Malformed, malformed);
+        }
+        let outcomes = self.outcomes.bytes();
+        self.open_acks.add(&mut self.port, &self.counters, packet, header, outcomes);
+    }
+
+    /// Bytes of the reply, which stands in the packet's buffer.
     #[inline]
     fn answer(
         &mut self,
         packet: &mut P::Packet,
-        header: Header,
+        header: &Header,
         request_bytes: usize,
-        overloaded: bool,
         wanted: Wanted,
-    ) -> Verdict {
+    ) -> Option<usize> {
         match wanted {
-            Wanted::Ack { malformed } if !overloaded => {
-                let events = u64::from(self.outcomes.count);
-                self.counters.exit(Exit::Accepted);
-                self.counters.events.add(events);
-                self.counters.outcome(Outcome::Accepted, events - malformed);
-                if malformed > 0 {
-                    self.counters.outcome(Outcome::Malformed, malformed);
-                }
-                Verdict::Ack(header)
-            }
-            Wanted::Ack { .. } => {
+            Wanted::Ack => {
                 let events = u64::from(self.outcomes.count);
                 self.counters.exit(Exit::Shed);
                 self.counters.events.add(events);
                 self.counters.outcome(Outcome::Overloaded, events);
                 let retry_after_us = self.admission.retry_after_us();
-                self.reply(packet, request_bytes, &header, Kind::Busy, |body: &mut [u8; 8]| {
+                self.reply(packet, request_bytes, header, Kind::Busy, |body: &mut [u8; 8]| {
                     *body = [0; 8];
                     body[..4].copy_from_slice(&retry_after_us.to_le_bytes());
                 })
@@ -232,7 +269,7 @@ impl<P: Port> Lane<P> {
             Wanted::Pong { client_sent_ns } => {
                 self.counters.exit(Exit::Ping);
                 let server_received_ns = unix_ns();
-                self.reply(packet, request_bytes, &header, Kind::Pong, |body| {
+                self.reply(packet, request_bytes, header, Kind::Pong, |body| {
                     let server_sent_ns = unix_ns();
                     Pong { client_sent_ns, server_received_ns, server_sent_ns }.write(body);
                 })
@@ -240,7 +277,7 @@ impl<P: Port> Lane<P> {
             Wanted::Welcome => {
                 self.counters.exit(Exit::Hello);
                 let welcome = self.facts.welcome();
-                self.reply(packet, request_bytes, &header, Kind::Welcome, |body| {
+                self.reply(packet, request_bytes, header, Kind::Welcome, |body| {
                     welcome.write(body);
                 })
             }
@@ -250,7 +287,12 @@ impl<P: Port> Lane<P> {
 
     /// Counts the exit; tells the sender the reason if the exit owes a reply.
     #[cold]
-    fn refuse(&mut self, packet: &mut P::Packet, request_bytes: usize, exit: Exit) -> Verdict {
+    fn refuse(
+        &mut self,
+        packet: &mut P::Packet,
+        request_bytes: usize,
+        exit: Exit,
+    ) -> Option<usize> {
         self.counters.exit(exit);
         let reason = match exit {
             Exit::Version => Refusal::Version,
@@ -263,12 +305,10 @@ impl<P: Port> Lane<P> {
             Exit::QueryUnavailable => Refusal::QueryUnavailable,
             _ => {
                 debug_assert!(exit.action() != Action::Reply, "{exit:?} owes a reply");
-                return Verdict::Done;
+                return None;
             }
         };
-        let Some(head) = self.port.payload(packet).first_chunk::<HEADER_BYTES>() else {
-            return Verdict::Done;
-        };
+        let head = self.port.payload(packet).first_chunk::<HEADER_BYTES>()?;
         let header = Header::read(head);
         self.reply(packet, request_bytes, &header, Kind::Refused, |body: &mut [u8; 8]| {
             *body = [reason.code(), VERSION, VERSION, 0, 0, 0, 0, 0];
@@ -285,11 +325,11 @@ impl<P: Port> Lane<P> {
         request: &Header,
         kind: Kind,
         write_body: impl FnOnce(&mut [u8; N]),
-    ) -> Verdict {
+    ) -> Option<usize> {
         let bytes = HEADER_BYTES + N;
         if bytes > request_bytes {
             self.counters.replies.withheld.add(1);
-            return Verdict::Done;
+            return None;
         }
         let out = &mut self.port.buffer(packet)[..bytes];
         echo(request, kind).write(out);
@@ -297,7 +337,7 @@ impl<P: Port> Lane<P> {
             write_body(body);
         }
         wire::finish(out, crc_fast::crc32_iscsi);
-        Verdict::Reply(bytes)
+        Some(bytes)
     }
 }
 
@@ -313,7 +353,7 @@ fn echo(request: &Header, kind: Kind) -> Header {
 
 /// What a request asks for, detached from its bytes, which the reply overwrites.
 enum Wanted {
-    Ack { malformed: u64 },
+    Ack,
     Pong { client_sent_ns: u64 },
     Welcome,
     Refusal(Exit),
@@ -321,22 +361,9 @@ enum Wanted {
 
 impl Wanted {
     #[inline(always)]
-    fn of(request: &Request<'_>, outcomes: &mut Outcomes) -> Self {
+    fn of(request: &Request<'_>) -> Self {
         match *request {
-            Request::Events(Mode::None, events) => {
-                outcomes.count = events.len() as u16;
-                let mut malformed = 0;
-                for (outcome, event) in outcomes.bytes.iter_mut().zip(events) {
-                    let is_well_formed = event.is_well_formed();
-                    malformed += u64::from(!is_well_formed);
-                    *outcome = if is_well_formed {
-                        Outcome::Accepted.code()
-                    } else {
-                        Outcome::Malformed.code()
-                    };
-                }
-                Self::Ack { malformed }
-            }
+            Request::Events(Mode::None, _) => Self::Ack,
             Request::Events(Mode::Durable, _) => Self::Refusal(Exit::DurableUnavailable),
             Request::Ping(client_sent_ns) => Self::Pong { client_sent_ns },
             Request::Hello => Self::Welcome,

@@ -214,7 +214,7 @@ pub enum AddError {
     /// No room.
     #[error(
         "the blocklist holds {entries_max} {family} prefixes and is full; remove some with `veltrix block del`, \
-         block a shorter prefix, or raise `block_entries_max` and restart"
+         block a shorter prefix, or raise `blocklist.entries_max` and restart"
     )]
     Full {
         /// Address family.

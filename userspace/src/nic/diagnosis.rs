@@ -259,7 +259,7 @@ fn cure_load(errno: i32, privileges: &Privileges) -> Option<String> {
                          CONFIG_BPF_SYSCALL, and the call allowed in the container's profile"
             .to_owned(),
         libc::ENOMEM | libc::E2BIG => {
-            "the maps do not fit: lower `block_entries_max`, or raise the memory limit \
+            "the maps do not fit: lower `blocklist.entries_max`, or raise the memory limit \
                                        of the control group"
                 .to_owned()
         }

@@ -35,7 +35,7 @@ impl Alarms {
                 seen.insert(
                     "queue-count-changed",
                     format!(
-                        "`{name}` has {} receive queues, the lanes serve {}; frames of other queues fall back to the kernel socket: scripts/nic-queues.sh apply {name} {}, or restart `veltrix run`",
+                        "`{name}` has {} receive queues, the lanes serve {}; frames of other queues fall back to the kernel socket, on some drivers (veth) past the XDP program and its blocklist: scripts/nic-queues.sh apply {name} {}, or restart `veltrix run`",
                         nic.rx_queues, nic.queues_at_start, nic.queues_at_start,
                     ),
                 );

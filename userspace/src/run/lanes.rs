@@ -17,7 +17,7 @@ use crate::xsk::XskMonitor;
 #[derive(Debug)]
 pub enum Monitor {
     /// An AF_XDP socket.
-    Xsk(XskMonitor),
+    Xsk(Box<XskMonitor>),
     /// A kernel UDP socket.
     Udp(UdpMonitor),
 }

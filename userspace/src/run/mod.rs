@@ -26,8 +26,7 @@ use start::{Running, start};
 /// Pause between two looks at what changes by itself.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves until SIGINT or SIGTERM; a second signal does not wait for the
-/// orderly end.
+/// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
 ///

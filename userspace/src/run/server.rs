@@ -1,7 +1,8 @@
 //! The control core's view of a running server: status, blocklist, alarms.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use veltrix_abi::exits::{FRAMES_SLOT, RATE_OBSERVED_SLOT, XDP_SLOTS};
@@ -23,11 +24,19 @@ use crate::nic::attached::{Attached, AttachedMode};
 use crate::nic::blocklist::{NEVER, Prefix};
 use crate::nic::facts::NicFacts;
 
+/// Readings before sums that do not close are reported.
+const READINGS_MAX: u32 = 3;
+
+/// Pause between them: many batches long, and nothing beside the second
+/// between two looks.
+const READING_PAUSE: Duration = Duration::from_millis(1);
+
 /// A running server as its control core sees it. One thread: the cell is
 /// borrowed for the length of a call.
 pub struct Server {
     running: RefCell<Running>,
     alarms: RefCell<Alarms>,
+    queues_grew: Cell<bool>,
     config: Config,
     started: Instant,
     log: Log,
@@ -40,6 +49,7 @@ impl Server {
         Self {
             running: RefCell::new(running),
             alarms: RefCell::new(Alarms::default()),
+            queues_grew: Cell::new(false),
             config,
             started: Instant::now(),
             log,
@@ -83,10 +93,24 @@ impl Server {
         self.running.into_inner().stop()
     }
 
-    /// Everything but the alarms. The lanes are read between two readings of
-    /// the XDP counters, so that every difference that frames in flight can
-    /// make is bounded by what arrived meanwhile.
+    /// Everything but the alarms. A reading whose sums do not close is taken
+    /// again: frames that the kernel has redirected are in their ring only at
+    /// the end of its batch.
     fn snapshot(&self) -> Status {
+        for _ in 1..READINGS_MAX {
+            let status = self.read();
+            if status.accounting.closes {
+                return status;
+            }
+            std::thread::sleep(READING_PAUSE);
+        }
+        self.read()
+    }
+
+    /// One reading. The lanes are read between two readings of the XDP
+    /// counters, so that every difference that frames in flight can make is
+    /// bounded by what arrived meanwhile.
+    fn read(&self) -> Status {
         let running = self.running.borrow();
         let before = running.kernel.as_ref().map(xdp_rows);
         let lanes = running.lanes.iter().enumerate().map(|(i, l)| lane_status(i, l)).collect();
@@ -96,13 +120,18 @@ impl Server {
             (Some(before), Some(after)) => queue_rows(&before, &after),
             _ => Vec::new(),
         };
+        let nic = running.kernel.as_ref().map(nic_status);
+        if nic.as_ref().is_some_and(|nic| nic.rx_queues > nic.queues_at_start) {
+            self.queues_grew.set(true);
+        }
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             provider: if running.kernel.is_some() { Provider::Xdp } else { Provider::Udp },
             provider_reason: running.reason.clone(),
-            nic: running.kernel.as_ref().map(nic_status),
+            nic,
+            queues_grew: self.queues_grew.get(),
             listen: running.address.to_string(),
             port: running.address.port(),
             partitions: self.config.server.partitions,
@@ -150,6 +179,8 @@ fn counts(all: impl Iterator<Item = (&'static str, u64)>) -> Counts {
 fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     let c = &handle.counters;
     let frames = c.frames.get();
+    let turns_ended = c.turns_ended.get();
+    fence(Ordering::SeqCst);
     // The kernel's side first: a frame that leaves its ring now is then seen
     // twice at most, never missed.
     let mut status = LaneStatus {
@@ -195,7 +226,10 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     status.turns = c.turns.get();
     status.sleeps = c.sleeps.get();
     status.alien_frames = c.alien_frames.get();
-    status.arrived_while_reading = c.frames.get().wrapping_sub(frames);
+    fence(Ordering::SeqCst);
+    // A turn under way moves counters although no frame comes.
+    let turn_under_way = u64::from(c.turns.get() != turns_ended);
+    status.arrived_while_reading = c.frames.get().wrapping_sub(frames).max(turn_under_way);
     status
 }
 

@@ -2,9 +2,9 @@
 //! tear-down in reverse.
 //!
 //! ```text
-//!   facts of the NIC -> load -> attach -> facts again
+//!   facts of the NIC -> load -> fallback socket and its lane -> attach -> facts again
 //!     -> per queue: socket, FILL filled, bind, lane thread pinned and running
-//!     -> fallback socket and its lane -> sockets into the XSKMAP, last
+//!     -> sockets into the XSKMAP, last
 //! ```
 
 use std::net::SocketAddr;
@@ -230,6 +230,7 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
     .map_err(|e| CliError::new(ExitStatus::BadConfig, e))?;
     remarks.extend(placement.remarks);
 
+    refuse_occupied(&nic, mode)?;
     // The fallback first: from the attach on, frames may come to it.
     let (socket, address) = listener(config).open_any(config.server.port)?;
     bind_to_device(&socket, nic_name).map_err(|e| {
@@ -326,6 +327,32 @@ fn check_nic(config: &Config, nic: &NicFacts) -> Result<Vec<String>, CliError> {
     Ok(remarks)
 }
 
+/// Refuses an interface with a program on it before anything of the host's is
+/// taken, so that a second server is told of the first and not of its port.
+fn refuse_occupied(nic: &NicFacts, mode: Mode) -> Result<(), CliError> {
+    let programs = Attached::read(&nic.name).map(|a| a.programs).unwrap_or_default();
+    if programs.is_empty() {
+        return Ok(());
+    }
+    let why = explain(Step::Attach, libc::EBUSY, nic, mode, &programs);
+    Err(by_errno(Some(libc::EBUSY), why))
+}
+
+/// The diagnosis of a failed step on this interface.
+fn explain(step: Step, errno: i32, nic: &NicFacts, mode: Mode, programs: &[u32]) -> String {
+    let privileges = Privileges::read();
+    let scene = Scene {
+        interface: &nic.name,
+        mode: mode.name(),
+        driver: &nic.driver,
+        rx_queues: nic.queues.rx,
+        tx_queues: nic.queues.tx,
+        programs,
+        privileges: &privileges,
+    };
+    diagnosis::explain(step, errno, &scene)
+}
+
 /// Attaches, then looks again: some drivers change their queues when a program
 /// comes.
 fn attach(running: &mut Running) -> Result<(), CliError> {
@@ -367,7 +394,7 @@ fn start_xsk_lane(
         pages: xsk.umem().pages().name(),
         memory_bytes: xsk.umem().bytes(),
     };
-    let monitor = Monitor::Xsk(xsk.monitor(&socket).map_err(failed)?);
+    let monitor = Monitor::Xsk(Box::new(xsk.monitor(&socket).map_err(failed)?));
     let counters = Arc::new(LaneCounters::default());
     let port = XskPort::new(
         xsk,
@@ -414,18 +441,8 @@ fn frame_bytes(payload_bytes_max: usize) -> u32 {
 fn bind_failed(error: &BindError, kernel: &KernelSide, queue: u32) -> CliError {
     let errno = error.source.raw_os_error();
     let programs = Attached::read(&kernel.nic.name).map(|a| a.programs).unwrap_or_default();
-    let privileges = Privileges::read();
-    let scene = Scene {
-        interface: &kernel.nic.name,
-        mode: kernel.mode.name(),
-        driver: &kernel.nic.driver,
-        rx_queues: kernel.nic.queues.rx,
-        tx_queues: kernel.nic.queues.tx,
-        programs: &programs,
-        privileges: &privileges,
-    };
     let why = match errno {
-        Some(errno) => diagnosis::explain(Step::Bind { queue }, errno, &scene),
+        Some(errno) => explain(Step::Bind { queue }, errno, &kernel.nic, kernel.mode, &programs),
         None => format!("AF_XDP socket of queue {queue}: {}", error.source),
     };
     by_errno(errno, format!("{why} (while trying to {})", error.step))

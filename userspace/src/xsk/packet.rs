@@ -4,6 +4,50 @@
 
 use veltrix_abi::frame::{Datagram, Family};
 
+/// A [`Datagram`] in ten bytes: packets are moved by value, and every offset in
+/// a frame of 4 KiB fits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) family: Family,
+    l3: u16,
+    udp: u16,
+    payload: u16,
+    payload_bytes: u16,
+}
+
+impl From<Datagram> for Place {
+    #[inline(always)]
+    fn from(d: Datagram) -> Self {
+        Self {
+            family: d.family,
+            l3: d.l3 as u16,
+            udp: d.udp as u16,
+            payload: d.payload as u16,
+            payload_bytes: d.payload_bytes as u16,
+        }
+    }
+}
+
+impl Place {
+    /// Start of the IP header.
+    #[inline(always)]
+    pub(super) fn l3(&self) -> usize {
+        usize::from(self.l3)
+    }
+
+    /// Start of the UDP header.
+    #[inline(always)]
+    pub(super) fn udp(&self) -> usize {
+        usize::from(self.udp)
+    }
+
+    /// The UDP payload.
+    #[inline(always)]
+    pub(super) fn payload(&self) -> std::ops::Range<usize> {
+        usize::from(self.payload)..usize::from(self.payload) + usize::from(self.payload_bytes)
+    }
+}
+
 /// Hops a reply may take.
 const TTL: u8 = 64;
 
@@ -16,15 +60,15 @@ const TTL: u8 = 64;
 /// When `at` does not describe `frame`, or the payload does not fit it: bugs
 /// of the caller, who had both from the decoder.
 #[inline]
-pub(super) fn turn_around(frame: &mut [u8], at: &Datagram, payload_bytes: usize) -> usize {
-    let frame_bytes = at.payload + payload_bytes;
+pub(super) fn turn_around(frame: &mut [u8], at: &Place, payload_bytes: usize) -> usize {
+    let frame_bytes = at.payload().start + payload_bytes;
     let frame = &mut frame[..frame_bytes];
     let (destination, source) = frame[..12].split_at_mut(6);
     destination.swap_with_slice(source);
 
     let udp_bytes = 8 + payload_bytes;
-    let (headers, udp) = frame.split_at_mut(at.udp);
-    let ip = &mut headers[at.l3..];
+    let (headers, udp) = frame.split_at_mut(at.udp());
+    let ip = &mut headers[at.l3()..];
     let addresses = match at.family {
         Family::V4 => reply_ipv4(ip, udp_bytes),
         Family::V6 => reply_ipv6(ip, udp_bytes),
@@ -159,7 +203,7 @@ mod tests {
             let mut frame = request.clone();
             frame.resize(2048, 0xee);
             frame[at.payload..at.payload + reply.len()].copy_from_slice(&reply);
-            let bytes = turn_around(&mut frame, &at, reply.len());
+            let bytes = turn_around(&mut frame, &at.into(), reply.len());
             let frame = &frame[..bytes];
 
             prop_assert_eq!(&frame[0..6], &request[6..12]);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use veltrix_abi::Exit;
-use veltrix_abi::frame::{self, Datagram, FrameBytes as _};
+use veltrix_abi::frame::{self, FrameBytes as _};
 use veltrix_abi::limits::FRAME_HEADERS_BYTES_MAX;
 
-use super::packet::turn_around;
-use super::socket::{SPARE_FRAMES, WaitMode, Xsk};
+use super::packet::{Place, turn_around};
+use super::socket::{WaitMode, Xsk};
 use super::umem::Frame;
 use crate::base::counters::LaneCounters;
 use crate::base::poll;
@@ -38,7 +38,7 @@ pub struct XskPacket {
     frame: Frame,
     /// Start of the packet in the frame.
     start: u32,
-    at: Datagram,
+    at: Place,
     /// Whether the frame is one of those kept for replies.
     is_spare: bool,
 }
@@ -86,10 +86,7 @@ impl XskPort {
         while self.xsk.completion.ready() > 0 {
             while let Some(address) = self.xsk.completion.pop() {
                 match self.xsk.umem.reclaim(address) {
-                    Some(frame) if self.xsk.spare.len() < SPARE_FRAMES => {
-                        self.xsk.spare.push(frame);
-                    }
-                    Some(frame) => self.xsk.free.push(frame),
+                    Some(frame) => self.xsk.give_back(frame, true),
                     None => self.counters.alien_frames.add(1),
                 }
             }
@@ -160,13 +157,13 @@ impl XskPort {
 
 /// Source address (its last four bytes) and source port, as a key.
 #[inline(always)]
-fn flow_key(bytes: &[u8], at: &Datagram) -> (u32, u16) {
+fn flow_key(bytes: &[u8], at: &Place) -> (u32, u16) {
     let source_end = match at.family {
-        frame::Family::V4 => at.l3 + 16,
-        frame::Family::V6 => at.l3 + 24,
+        frame::Family::V4 => at.l3() + 16,
+        frame::Family::V6 => at.l3() + 24,
     };
     let address = bytes.read::<4>(source_end - 4).map_or(0, u32::from_le_bytes);
-    let port = bytes.read::<2>(at.udp).map_or(0, u16::from_le_bytes);
+    let port = bytes.read::<2>(at.udp()).map_or(0, u16::from_le_bytes);
     (address, port)
 }
 
@@ -204,7 +201,9 @@ impl Port for XskPort {
         match packet
             .map(|packet| frame::accept_redirected(packet, self.port, self.payload_bytes_max))
         {
-            Some(Ok(at)) => Some(Ok(XskPacket { frame, start: start as u32, at, is_spare: false })),
+            Some(Ok(at)) => {
+                Some(Ok(XskPacket { frame, start: start as u32, at: at.into(), is_spare: false }))
+            }
             _ => {
                 self.xsk.free.push(frame);
                 Some(Err(Exit::LaneDisagrees))
@@ -214,19 +213,19 @@ impl Port for XskPort {
 
     #[inline(always)]
     fn payload<'a>(&'a self, packet: &'a XskPacket) -> &'a [u8] {
-        &self.bytes(packet)[packet.at.payload..packet.at.payload + packet.at.payload_bytes]
+        &self.bytes(packet)[packet.at.payload()]
     }
 
     #[inline(always)]
     fn buffer<'a>(&'a mut self, packet: &'a mut XskPacket) -> &'a mut [u8] {
-        let start = packet.start as usize + packet.at.payload;
+        let start = packet.start as usize + packet.at.payload().start;
         &mut self.xsk.umem.bytes_of_mut(&mut packet.frame)[start..]
     }
 
     #[inline]
     fn for_reply(&mut self, mut packet: XskPacket) -> XskPacket {
         if let Some(mut frame) = self.xsk.spare.pop() {
-            let headers = packet.start as usize..packet.start as usize + packet.at.payload;
+            let headers = packet.start as usize..packet.start as usize + packet.at.payload().start;
             let from = &self.xsk.umem.bytes_of(&packet.frame)[headers.clone()];
             let mut copy = [0; FRAME_HEADERS_BYTES_MAX];
             let copy = &mut copy[..from.len()];
@@ -251,14 +250,14 @@ impl Port for XskPort {
         // Tags, IP addresses and ports must agree: the 5-tuple on its network.
         // Pieces of fixed size: a comparison of any length is a call.
         let (x, y) = (self.bytes(a), self.bytes(b));
-        let (l3, udp) = (a.at.l3, a.at.udp);
+        let (l3, udp) = (a.at.l3(), a.at.udp());
         let same_addresses = match a.at.family {
             frame::Family::V4 => same::<8>(x, y, l3 + 12),
             frame::Family::V6 => same::<32>(x, y, l3 + 8),
         };
         a.at.family == b.at.family
-            && l3 == b.at.l3
-            && udp == b.at.udp
+            && l3 == b.at.l3()
+            && udp == b.at.udp()
             && same_addresses
             && same::<4>(x, y, udp)
             && (l3 == 14 || x[12..l3] == y[12..l3])
@@ -292,8 +291,7 @@ impl Port for XskPort {
 
     #[inline(always)]
     fn recycle(&mut self, packet: XskPacket) {
-        let home = if packet.is_spare { &mut self.xsk.spare } else { &mut self.xsk.free };
-        home.push(packet.frame);
+        self.xsk.give_back(packet.frame, packet.is_spare);
     }
 
     #[inline]

@@ -30,7 +30,7 @@ pub const HEADROOM_BYTES: u32 = 54;
 
 /// Frames kept for long replies: more than a batch can open. They are TX's share
 /// of the UMEM, so FILL never lacks them.
-pub(super) const SPARE_FRAMES: usize = 64;
+const SPARE_FRAMES: usize = 64;
 
 /// A closed socket frees its queue only after an RCU grace period: 12 to 34 ms
 /// measured; bind is tried again for this long.
@@ -124,6 +124,8 @@ pub struct Xsk {
     /// Frames kept for long replies, last used first: they stay in this core's
     /// cache, while a received frame's lines belong to the core that filled it.
     pub(super) spare: Vec<Frame>,
+    /// Frames in `spare` at the start: there are never more.
+    spare_max: usize,
     fd: Arc<OwnedFd>,
     zero_copy: bool,
     pub(super) wait: WaitMode,
@@ -144,7 +146,8 @@ impl Xsk {
         let frames = fill_frames + spec.tx_ring_frames;
         let (umem, mut free) = Umem::new(frames, spec.frame_bytes, spec.huge_pages)
             .map_err(at("map packet memory"))?;
-        let spare = free.split_off(free.len() - SPARE_FRAMES.min(spec.tx_ring_frames as usize));
+        let spare_max = SPARE_FRAMES.min(spec.tx_ring_frames as usize);
+        let spare = free.split_off(free.len() - spare_max);
         register(fd.as_fd(), &umem).map_err(at("register packet memory"))?;
         for (name, entries, step) in [
             (libc::XDP_UMEM_FILL_RING, fill_frames, "size the FILL ring"),
@@ -164,6 +167,7 @@ impl Xsk {
             completion: Consumer::new(rings.completion),
             free,
             spare,
+            spare_max,
             fd: Arc::clone(&fd),
             zero_copy: false,
             wait: spec.wait,
@@ -211,6 +215,17 @@ impl Xsk {
     pub fn monitor(&self, spec: &XskSpec) -> io::Result<XskMonitor> {
         let Rings { rx, tx, fill, completion } = Rings::map(self.fd.as_fd(), spec)?;
         Ok(XskMonitor { fd: Arc::clone(&self.fd), rx, tx, fill, completion })
+    }
+
+    /// Takes a frame back from a reply; `as_spare` if it may be kept for the next
+    /// one.
+    #[inline(always)]
+    pub(super) fn give_back(&mut self, frame: Frame, as_spare: bool) {
+        if as_spare && self.spare.len() < self.spare_max {
+            self.spare.push(frame);
+        } else {
+            self.free.push(frame);
+        }
     }
 
     /// Lends free frames to the kernel until FILL is full.
@@ -499,7 +514,8 @@ impl Xsk {
         fill: MappedRing<u64>,
         completion: MappedRing<u64>,
     ) -> Self {
-        let spare = free.split_off(free.len() - tx.size().min(SPARE_FRAMES as u32) as usize);
+        let spare_max = SPARE_FRAMES.min(tx.size() as usize);
+        let spare = free.split_off(free.len() - spare_max);
         let mut xsk = Self {
             rx: Consumer::new(rx),
             tx: Producer::new(tx),
@@ -507,6 +523,7 @@ impl Xsk {
             completion: Consumer::new(completion),
             free,
             spare,
+            spare_max,
             fd: Arc::new(fd),
             zero_copy: false,
             wait: WaitMode::Wakeup,

@@ -69,7 +69,7 @@ impl Settings {
             return refuse("queues", self.queues.into(), 1, QUEUES_MAX.into());
         }
         if self.blocklist && self.block_entries_max == 0 {
-            return refuse("block_entries_max", 0, 1, u32::MAX.into());
+            return refuse("blocklist.entries_max", 0, 1, u32::MAX.into());
         }
         let (Rate::Observe { per_s, burst } | Rate::Enforce { per_s, burst }) = self.rate else {
             return Ok(());
