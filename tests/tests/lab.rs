@@ -129,10 +129,15 @@ fn lab_vanishes_when_dropped() {
     assert!(eventually(|| !inodes.iter().any(|inode| namespace_is_held(*inode))));
 }
 
+/// Makes [`hold_a_lab_until_killed`] do so.
+const HOLD_ENV: &str = "VELTRIX_TEST_HOLD_LAB";
+
 /// Not a test by itself: what `lab_vanishes_when_killed` starts and kills.
 #[test]
-#[ignore = "run by lab_vanishes_when_killed"]
 fn hold_a_lab_until_killed() {
+    if std::env::var_os(HOLD_ENV).is_none() {
+        return;
+    }
     let lab = Lab::new(LabSpec::default()).unwrap();
     let _receiver = Receiver::attach(&lab, Side::Server, ReceiverKind::Drop).unwrap();
     let generator = Generator::new(&lab, one_core(vec![small()])).unwrap();
@@ -152,7 +157,8 @@ fn lab_vanishes_when_killed() {
     }
     let host_before = host_interfaces();
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "hold_a_lab_until_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "hold_a_lab_until_killed", "--nocapture"])
+        .env(HOLD_ENV, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

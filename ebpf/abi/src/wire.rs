@@ -296,14 +296,16 @@ pub fn decode_visiting<'a>(
     if crc32c(&datagram[CRC_FROM..HEADER_BYTES + body.len()]) != u32_at(head, 4) {
         return Err(Exit::Checksum);
     }
-    if header.version != VERSION {
-        // Two servers of different versions must not refuse each other for ever.
-        return Err(match Kind::from_code(header.kind) {
-            Some(kind) if is_reply(kind) => Exit::ReplyKind,
-            _ => Exit::Version,
-        });
+    let kind = Kind::from_code(header.kind);
+    // An answer is never answered, whatever else is wrong with it: two servers
+    // must not refuse each other for ever, of any version.
+    if kind.is_some_and(is_reply) {
+        return Err(Exit::ReplyKind);
     }
-    let Some(kind) = Kind::from_code(header.kind) else {
+    if header.version != VERSION {
+        return Err(Exit::Version);
+    }
+    let Some(kind) = kind else {
         return Err(Exit::Kind);
     };
     if header.flags & !FLAG_SEALED != 0 || header.reserved != 0 {
@@ -319,9 +321,7 @@ pub fn decode_visiting<'a>(
             };
             Request::Events(mode, Events::check(body, header.count, visit)?)
         }
-        _ if header.mode != 0 || (header.count != 0 && kind as u8 != Kind::Ack as u8) => {
-            return Err(if is_reply(kind) { Exit::ReplyKind } else { Exit::Reserved });
-        }
+        _ if header.mode != 0 || header.count != 0 => return Err(Exit::Reserved),
         Kind::Ping if body.len() == PING_BODY_BYTES => Request::Ping(u64_at(body, 0)),
         Kind::Hello if body.len() == HELLO_BODY_BYTES => Request::Hello,
         Kind::Ping | Kind::Hello => return Err(Exit::Malformed),

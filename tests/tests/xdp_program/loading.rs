@@ -76,7 +76,7 @@ fn settings_out_of_range_are_refused_by_name() {
         (Settings { payload_bytes_max: 70_000, ..plain() }, "payload_bytes_max"),
         (Settings { queues: 0, ..plain() }, "queues"),
         (Settings { queues: u32::MAX, ..plain() }, "queues"),
-        (Settings { block_entries_max: 0, blocklist: true, ..plain() }, "block_entries_max"),
+        (Settings { block_entries_max: 0, blocklist: true, ..plain() }, "blocklist.entries_max"),
         (rate(0, 1), "rate per second"),
         (rate(1, 0), "rate burst"),
         (rate(1, RATE_BURST_MAX + 1), "rate burst"),
