@@ -469,6 +469,10 @@ fn settings() -> Vec<Seed> {
             "[lanes]\ndeadline = \"500 us\"\nbatch_frames = 8\n[xdp]\nbusy_poll = \"50us\"\n[blocklist]\nentries_max = \"10k\"\n",
         ),
         ("cores", "ok", "[lanes]\ncount = 2\ncores = [2, 3]\n"),
+        // What `config show` makes of these must be accepted again.
+        ("listen-port-0", "ok", "[server]\nlisten = \"127.0.0.1:0\"\n"),
+        ("nic-and-listen", "ok", "[server]\nnic = \"eth7\"\nlisten = \"0.0.0.0:5000\"\n"),
+        ("socket-path-quotes", "ok", "[server]\ncontrol_socket = '/run/a\\b\"c'\n"),
         ("dotted-keys", "ok", "server.port = 4747\nlanes.count = \"auto\"\n"),
         ("rate", "ok", "[rate_limit]\nmode = \"observe\"\ndatagrams_per_s = \"2M\"\n"),
         ("not-toml", "bad", "[server\nport = 4747\n"),
