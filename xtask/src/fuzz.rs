@@ -138,6 +138,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("fuzz: {}: nothing found", args.target.name());
         return Ok(ExitCode::SUCCESS);
     }
+    if finds.is_empty() {
+        // A find is named by its hash, so one seen before is not new.
+        eprintln!(
+            "fuzz: the run ended with {verdict} and no new find; earlier ones are in {}",
+            plan.artifacts.display()
+        );
+    }
     Ok(ExitCode::FAILURE)
 }
 

@@ -16,6 +16,7 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{
     self, AckEntry, Acks, CRC_FROM, FLAG_SEALED, HELLO_BODY_BYTES, Header, Kind, MAGIC,
     PING_BODY_BYTES, Pong, Reply, ReplyError, Request, VERSION, Welcome, decode, decode_reply,
+    decode_visiting,
 };
 use veltrix_abi::{Action, Exit};
 
@@ -123,8 +124,14 @@ fn is_answer(datagram: &[u8]) -> bool {
 }
 
 fn one_request(datagram: &[u8]) -> &'static str {
-    match decode(datagram, crc) {
+    let mut shown = Vec::new();
+    match decode_visiting(datagram, crc, |event| shown.push(*event)) {
         Ok((header, request)) => {
+            if let Request::Events(_, events) = request {
+                assert!(events.eq(shown), "the events shown are not those that are there");
+            } else {
+                assert!(shown.is_empty(), "events shown of {request:?}");
+            }
             assert!(!is_answer(datagram), "a reply was taken for a request");
             assert!(decode_reply(datagram, crc).is_err(), "both a request and a reply");
             let (rebuilt, kind) = rebuilt(&header, &request, &datagram[HEADER_BYTES..]);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::keys::{KEYS, Key, SECTIONS};
-use super::load::Resolved;
+use super::load::{Resolved, Source};
 use super::value::Rule;
 
 /// Every value and where it came from, as a TOML file with comments: it can be
@@ -19,7 +19,7 @@ pub fn effective(resolved: &Resolved) -> String {
             .iter()
             .zip(&resolved.sources)
             .filter(|(key, _)| key.section == *section)
-            .map(|(key, source)| (setting(key, &key.shown(&resolved.config)), source))
+            .map(|(key, source)| (row(key, source, resolved), source))
             .collect();
         let width = rows.iter().map(|(text, _)| text.chars().count()).max().unwrap_or_default();
         for (text, source) in rows {
@@ -30,6 +30,18 @@ pub fn effective(resolved: &Resolved) -> String {
         let _ = writeln!(out, "\n# note: {remark}");
     }
     out
+}
+
+/// One of `server.listen` and `server.port` follows the other unless it was
+/// given: the file names the one that leads, so that it can be loaded again.
+fn row(key: &Key, source: &Source, resolved: &Resolved) -> String {
+    let setting = setting(key, &key.shown(&resolved.config));
+    let is_given = !matches!(source, Source::Default | Source::Follows(_));
+    if key.section == "server" && matches!(key.name, "listen" | "port") && !is_given {
+        format!("# {setting}")
+    } else {
+        setting
+    }
 }
 
 fn setting(key: &Key, shown: &str) -> String {

@@ -220,7 +220,7 @@ impl Rule {
             && (shown.starts_with('[')
                 || matches!(shown, "true" | "false")
                 || shown.bytes().all(|b| b.is_ascii_digit()));
-        if bare { shown.to_owned() } else { format!("\"{shown}\"") }
+        if bare { shown.to_owned() } else { toml::Value::from(shown).to_string() }
     }
 }
 
