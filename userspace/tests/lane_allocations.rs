@@ -36,6 +36,7 @@ const NOTHING: Calls = Calls { allocations: 0, deallocations: 0 };
 
 fn port() -> (UdpPort, Arc<LaneCounters>, SocketAddr) {
     let listener = Listener {
+        interface: None,
         address: (Ipv4Addr::LOCALHOST, 0).into(),
         receive_buffer_bytes: 4 << 20,
         send_buffer_bytes: 1 << 20,

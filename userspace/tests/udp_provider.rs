@@ -19,8 +19,9 @@ use veltrix_abi::wire::{Mode, Reply, decode_reply};
 
 const BATCH: usize = 64;
 
-fn listener(ip: impl Into<IpAddr>, port: u16) -> Listener {
+fn listener(ip: impl Into<IpAddr>, port: u16) -> Listener<'static> {
     Listener {
+        interface: None,
         address: SocketAddr::new(ip.into(), port),
         receive_buffer_bytes: 1 << 20,
         send_buffer_bytes: 1 << 20,

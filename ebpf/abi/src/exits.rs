@@ -84,14 +84,14 @@ exits! {
     PassIpMalformed = 3, "pass_ip_malformed", Pass, "The IP header is cut short, has the wrong version or a header length below 20 bytes; the kernel judges it.";
     PassNotUdp = 4, "pass_not_udp", Pass, "IP, but not UDP.";
     PassFragmentTail = 5, "pass_fragment_tail", Pass, "A later fragment carries no port, so it cannot be known as ours; its first fragment, if ours, was dropped, so the kernel never completes it.";
-    PassIpv6Chain = 6, "pass_ipv6_chain", Pass, "Two or more IPv6 extension headers: not walked; if it is for our port it arrives at the fallback socket.";
+    PassIpv6Chain = 6, "pass_ipv6_chain", Pass, "Two or more IPv6 extension headers: not walked; if it is for our port, the fallback lane drops it (`drop_ipv6_extension`).";
     PassUdpShort = 7, "pass_udp_short", Pass, "UDP, but the frame ends inside the UDP header.";
     PassOtherPort = 8, "pass_other_port", Pass, "UDP for another port.";
     PassFallback = 9, "pass_fallback", Deliver, "Ours, but no AF_XDP socket is bound to this queue: handed to the kernel UDP socket on the same port.";
     RedirectXsk = 10, "redirect_xsk", Deliver, "Ours: redirected to the AF_XDP socket of its queue.";
     DropFragment = 11, "drop_fragment", Drop, "First fragment of a datagram for our port; datagrams are never fragmented.";
     DropIpv6Extension = 12, "drop_ipv6_extension", Drop, "IPv6 extension header before a datagram for our port.";
-    DropNotUnicast = 13, "drop_not_unicast", Drop, "For our port, but to a broadcast or multicast MAC address.";
+    DropNotUnicast = 13, "drop_not_unicast", Drop, "For our port, but to a broadcast, multicast or loopback address, MAC or IP.";
     DropBadSource = 14, "drop_bad_source", Drop, "A source that must not be answered: port 0, a multicast, loopback or unspecified address.";
     DropUdpLength = 15, "drop_udp_length", Drop, "The UDP length is below 8 or exceeds what the IP header or the frame holds.";
     DropEmpty = 16, "drop_empty", Drop, "A UDP datagram without payload.";

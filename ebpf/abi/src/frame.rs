@@ -243,12 +243,14 @@ fn ipv4<B: FrameBytes + ?Sized>(frame: &B, l3: usize) -> Result<Transport, Exit>
     }
     let more_fragments = fragment & 0x2000 != 0;
     // 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 upwards (multicast, reserved, broadcast).
-    let source_unanswerable = ip[12] == 0 || ip[12] == 127 || ip[12] >= 224;
+    let is_unicast = |first: u8| first != 0 && first != 127 && first < 224;
+    let source_unanswerable = !is_unicast(ip[12]);
+    let destination_shared = !is_unicast(ip[16]);
     Ok(Transport {
         family: Family::V4,
         udp: l3 + header_bytes,
         ip_room: total_bytes - header_bytes,
-        ours_but: ours_but(more_fragments, false, source_unanswerable),
+        ours_but: ours_but(more_fragments, false, destination_shared, source_unanswerable),
     })
 }
 
@@ -289,16 +291,23 @@ fn ipv6<B: FrameBytes + ?Sized>(frame: &B, l3: usize) -> Result<Transport, Exit>
         family: Family::V6,
         udp: l3 + 40 + extension_bytes,
         ip_room: payload_bytes.saturating_sub(extension_bytes),
-        ours_but: ours_but(fragment, extension_bytes != 0, source_unanswerable),
+        ours_but: ours_but(fragment, extension_bytes != 0, ip[24] == 0xff, source_unanswerable),
     })
 }
 
 #[inline(always)]
-const fn ours_but(fragment: bool, extension: bool, source_unanswerable: bool) -> Option<Exit> {
+const fn ours_but(
+    fragment: bool,
+    extension: bool,
+    destination_shared: bool,
+    source_unanswerable: bool,
+) -> Option<Exit> {
     if fragment {
         Some(Exit::DropFragment)
     } else if extension {
         Some(Exit::DropIpv6Extension)
+    } else if destination_shared {
+        Some(Exit::DropNotUnicast)
     } else if source_unanswerable {
         Some(Exit::DropBadSource)
     } else {

@@ -514,7 +514,7 @@ impl<'a> AckEntry<'a> {
     /// # Panics
     ///
     /// When `out` is shorter than [`Self::wire_bytes`]: a bug of the caller.
-    #[inline]
+    #[inline(always)]
     pub fn write(
         out: &mut [u8],
         sequence: u64,

@@ -9,7 +9,7 @@ use veltrix::base::counters::LaneCounters;
 use veltrix::base::cpu;
 use veltrix::xsk::raw::RawXsk;
 
-use super::rig::{self, LANE_BATCH, Mute, POLLER_CORE, RX_RING_FRAMES, Rig};
+use super::rig::{self, Mute, POLLER_CORE, RX_RING_FRAMES, Rig};
 use crate::lab::{Generator, Pacing};
 
 /// Frames put into the ring before each drain.
@@ -48,12 +48,12 @@ fn drain(generator: &mut Generator, mut turn: impl FnMut() -> usize) -> Result<f
 /// # Errors
 ///
 /// What the rig says.
-pub fn raw(rig: &Rig, generator: &mut Generator) -> Result<f64> {
+pub fn raw(rig: &Rig, generator: &mut Generator, batch: usize) -> Result<f64> {
     let mut attached = rig.attach()?;
     let mut raw = RawXsk::new(rig.socket(&mut attached)?, Arc::new(LaneCounters::default()));
     pinned(|| {
         generator.set_pacing(Pacing::Lossless)?;
-        drain(generator, || raw.recycle(LANE_BATCH))
+        drain(generator, || raw.recycle(batch))
     })
 }
 

@@ -1,5 +1,6 @@
 //! The receiving half on a named interface, with traffic from outside.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -21,6 +22,48 @@ use crate::testrun;
 
 /// Sleep of an idle loop.
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
+
+/// Sets queue counts by the script that operators use, and undoes it in the end.
+pub struct QueueSetter<'a> {
+    nic: &'a str,
+    is_changed: bool,
+}
+
+impl<'a> QueueSetter<'a> {
+    /// Nothing is changed yet.
+    #[must_use]
+    pub fn new(nic: &'a str) -> Self {
+        Self { nic, is_changed: false }
+    }
+
+    /// Gives the interface `queues` queues, if it has not.
+    ///
+    /// # Errors
+    ///
+    /// When the script fails; it has said why.
+    pub fn set(&mut self, queues: u32) -> Result<()> {
+        let now = NicFacts::read(self.nic)?.queues;
+        if (now.rx, now.tx) == (queues, queues) {
+            return Ok(());
+        }
+        self.is_changed = true;
+        ensure!(self.script(&["apply", self.nic, &queues.to_string()])?, "nic-queues.sh failed");
+        Ok(())
+    }
+
+    fn script(&self, args: &[&str]) -> Result<bool> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/nic-queues.sh");
+        Ok(Command::new(script).args(args).stdout(std::io::stderr()).status()?.success())
+    }
+}
+
+impl Drop for QueueSetter<'_> {
+    fn drop(&mut self) {
+        if self.is_changed && !matches!(self.script(&["undo", self.nic]), Ok(true)) {
+            eprintln!("bench path: run scripts/nic-queues.sh undo {}", self.nic);
+        }
+    }
+}
 
 /// Receives on `queues` queues of `nic` for `run` with the raw loop, then as
 /// long with lanes; gives the figures.

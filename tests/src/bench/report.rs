@@ -45,8 +45,12 @@ const FIGURES: &[Goal] = &[
     at_most("ebpf_insns", 999.0, "its instructions"),
     at_most("syscalls_per_1k_packets", 19.999, "lane with shared acks"),
     at_most("unaccounted_frames", 0.0, "frames that no counter explains, all lane runs"),
-    figure("fallback_frames", "frames that went to the kernel socket"),
-    at_most("restart_gap_ms", 99.999, "kill -9 to first answer after the restart, longest of 5"),
+    at_most("fallback_frames", 0.0, "frames that went to the kernel socket"),
+    at_most(
+        "restart_gap_ms",
+        99.999,
+        "kill -9 to the first answer, by whichever way, longest of 5",
+    ),
 ];
 
 /// What the run is held to.

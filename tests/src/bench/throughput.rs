@@ -194,6 +194,7 @@ fn unaccounted(
 pub fn kernel_udp(rig: &Rig, generator: &mut Generator, batch: usize) -> Result<Rate> {
     let _receiver = Receiver::attach(&rig.lab, Side::Server, ReceiverKind::Pass)?;
     let listener = Listener {
+        interface: None,
         address: (SERVER_IPV4, PORT).into(),
         receive_buffer_bytes: 4 << 20,
         send_buffer_bytes: 4 << 20,

@@ -358,7 +358,7 @@ fn sums(out: &mut String, status: &Status) {
             out,
             "frames in {} = passed {} + dropped {} + redirected {} + fallback {}\n\
              redirected {} = lane exits {} + dropped by kernel {} + in flight {}\n\
-             fallback {} = received {} + dropped by kernel {} + in flight {}",
+             fallback {} = received {} + dropped at the socket {} + lost in the stack {}",
             n(sums.frames_in),
             n(sums.passed),
             n(sums.dropped),
@@ -371,7 +371,7 @@ fn sums(out: &mut String, status: &Status) {
             n(sums.fallback_expected),
             n(sums.fallback_received),
             n(sums.fallback_dropped),
-            n(sums.fallback_in_flight),
+            n(sums.lost_in_stack),
         ),
         Provider::Udp => writeln!(
             out,

@@ -41,7 +41,7 @@ impl<T> OpenAcks<T> {
     }
 
     /// Answers the datagram in `packet`, whose header is `request`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add<P: Port<Packet = T>>(
         &mut self,
         port: &mut P,

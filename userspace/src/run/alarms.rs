@@ -26,7 +26,7 @@ impl Alarms {
         if dead_lanes > 0 {
             seen.insert(
                 "lane-dead",
-                format!("{dead_lanes} lane threads have ended; their queues fall back to the kernel socket: restart `veltrix run`"),
+                format!("{dead_lanes} lane threads have ended by a fault; the server ends too: restart it, and report what it printed"),
             );
         }
         if let Some(nic) = &status.nic {

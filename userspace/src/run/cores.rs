@@ -14,13 +14,13 @@ pub struct Placement {
 /// Chooses a core for each of `lanes`.
 ///
 /// `auto` takes the cores this process may use, last first, since interrupts
-/// and other work gather on the first; it leaves out `irq_cores` while there
-/// are others. A list is taken as it stands.
+/// and other work gather on the first, and leaves out `irq_cores` unless
+/// `allow_irq_cores`. A list is taken as it stands.
 ///
 /// # Errors
 ///
-/// What is wrong with a list: a core that the process may not use, or one that
-/// serves the NIC's interrupts while `allow_irq_cores` is off.
+/// A listed core that the process may not use, or one that serves the NIC's
+/// interrupts while `allow_irq_cores` is off; no other core to choose.
 pub fn place(
     lanes: usize,
     wanted: &Cores,
@@ -38,13 +38,11 @@ pub fn place(
                 .filter(|core| allow_irq_cores || !irq_cores.contains(core))
                 .collect();
             if free.is_empty() {
-                remarks.push(format!(
-                    "every core this process may use ({allowed:?}) serves the NIC's interrupts; lanes share them"
+                return Err(format!(
+                    "lanes.cores: every core this process may use ({allowed:?}) serves the NIC's interrupts; move those to one core, or set lanes.allow_irq_cores = true"
                 ));
-                allowed.iter().rev().copied().collect()
-            } else {
-                free
             }
+            free
         }
         Cores::List(list) => {
             if let Some(core) = list.iter().find(|core| !allowed.contains(core)) {
@@ -83,9 +81,9 @@ mod tests {
     fn auto_takes_the_last_cores_and_avoids_interrupts() {
         let p = place(2, &Cores::Auto, &[0, 1, 2, 3], &[3], false).unwrap();
         assert_eq!(p, Placement { cores: vec![2, 1], remarks: vec![] });
-        let p = place(1, &Cores::Auto, &[0, 1], &[0, 1], false).unwrap();
-        assert_eq!(p.cores, [1]);
-        assert_eq!(p.remarks.len(), 1);
+        let refused = place(1, &Cores::Auto, &[0, 1], &[0, 1], false).unwrap_err();
+        assert!(refused.contains("lanes.allow_irq_cores"), "{refused}");
+        assert_eq!(place(1, &Cores::Auto, &[0, 1], &[0, 1], true).unwrap().cores, [1]);
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! tear-down in reverse.
 //!
 //! ```text
-//!   facts of the NIC -> load -> fallback socket and its lane -> attach -> facts again
+//!   facts of the NIC -> load -> attach -> facts again -> fallback socket and its lane
 //!     -> per queue: socket, FILL filled, bind, lane thread pinned and running
 //!     -> sockets into the XSKMAP, last
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::nic::attached::Attached;
 use crate::nic::diagnosis::{self, Privileges, Scene, Step};
 use crate::nic::facts::{NicError, NicFacts, QueueCounts};
 use crate::nic::program::{self, AttachError, KernelHalf, LoadError, Mode, Rate, Settings};
-use crate::udp::{ListenError, Listener, UdpMonitor, UdpPort, bind_to_device};
+use crate::udp::{ListenError, Listener, UdpMonitor, UdpPort};
 use crate::xsk::{BindError, Ladder, WaitMode as XskWait, Xsk, XskPort, XskSpec};
 
 /// Bytes the kernel keeps free before a packet in a UMEM frame.
@@ -70,6 +70,7 @@ impl Running {
                 let _ = kernel.half.xsk_remove(queue);
             }
         }
+        self.lanes.iter().for_each(LaneHandle::ask_to_stop);
         for lane in self.lanes.iter_mut().chain(&mut self.fallback) {
             in_order &= lane.stop();
         }
@@ -150,8 +151,9 @@ impl From<AttachError> for CliError {
 
 // ---- UDP sockets ----
 
-fn listener(config: &Config) -> Listener {
+fn listener(config: &Config) -> Listener<'static> {
     Listener {
+        interface: None,
         address: config.server.listen,
         receive_buffer_bytes: config.udp.receive_buffer_bytes as usize,
         send_buffer_bytes: config.udp.send_buffer_bytes as usize,
@@ -231,14 +233,7 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
     remarks.extend(placement.remarks);
 
     refuse_occupied(&nic, mode)?;
-    // The fallback first: from the attach on, frames may come to it.
-    let (socket, address) = listener(config).open_any(config.server.port)?;
-    bind_to_device(&socket, nic_name).map_err(|e| {
-        let message = format!("binding the fallback socket to `{nic_name}`: {e}");
-        by_errno(e.raw_os_error(), message)
-    })?;
     let spec = lane_spec(config, queues as usize, config.server.port);
-    let fallback = start_udp_lane("fallback".into(), socket, config, &spec, None)?;
     let mut running = Running {
         kernel: Some(KernelSide {
             half,
@@ -248,12 +243,17 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
             debug_log,
         }),
         lanes: Vec::with_capacity(queues as usize),
-        fallback: Some(fallback),
-        address,
+        fallback: None,
+        address: (Ipv4Addr::UNSPECIFIED, config.server.port).into(),
         reason: format!("`{nic_name}` was named as the NIC"),
         remarks,
     };
     attach(&mut running)?;
+    // After the attach: what comes to this socket has been counted by the program.
+    let fallback = Listener { interface: Some(nic_name), ..listener(config) };
+    let (socket, address) = fallback.open_any(config.server.port)?;
+    running.address = address;
+    running.fallback = Some(start_udp_lane("fallback".into(), socket, config, &spec, None)?);
     for queue in 0..queues {
         let core = placement.cores[queue as usize];
         let lane = start_xsk_lane(config, &running, queue, core, &spec)?;

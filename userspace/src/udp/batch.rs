@@ -33,6 +33,8 @@ pub struct Received {
     pub bytes: usize,
     /// Whether the datagram was longer than the slot.
     pub truncated: bool,
+    /// Whether ancillary data was longer than [`CONTROL_BYTES`].
+    pub control_truncated: bool,
 }
 
 // SAFETY: the pointers in `iovecs` and `headers` are written anew before each
@@ -139,6 +141,7 @@ impl Batch {
                 Received {
                     bytes: header.msg_len as usize,
                     truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                    control_truncated: header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0,
                 },
             );
         }

@@ -14,4 +14,4 @@ mod socket;
 
 pub use batch::{Batch, CONTROL_BYTES};
 pub use port::{UdpPacket, UdpPort};
-pub use socket::{ListenError, Listener, UdpMonitor, bind_to_device};
+pub use socket::{ListenError, Listener, UdpMonitor};

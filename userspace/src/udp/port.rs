@@ -14,10 +14,6 @@ use crate::base::counters::LaneCounters;
 use crate::base::poll;
 use crate::base::port::Port;
 
-/// Batches of slots: one being received, one in a lane's hands, two waiting to
-/// be sent.
-const BATCHES: usize = 4;
-
 /// A received datagram in its slot.
 #[derive(Debug)]
 pub struct UdpPacket {
@@ -50,7 +46,8 @@ impl UdpPort {
         batch: usize,
         counters: Arc<LaneCounters>,
     ) -> Self {
-        let slots = BATCHES * batch;
+        // Every slot is free again after the flush that ends a turn.
+        let slots = batch;
         Self {
             socket,
             // One byte more than is accepted, so that too large is seen as such.
@@ -75,10 +72,33 @@ impl UdpPort {
         if received.truncated {
             return Err(Exit::DropTooLarge);
         }
+        if received.control_truncated || has_ipv6_extension(self.batch.way(slot as usize)) {
+            return Err(Exit::DropIpv6Extension);
+        }
         let bytes = self.batch.slot(slot as usize);
         check_payload(received.bytes, self.payload_bytes_max, || bytes.first_chunk().copied())?;
         Ok(UdpPacket { slot, bytes: received.bytes as u32 })
     }
+}
+
+/// Whether ancillary data tells of an IPv6 extension header. Beside XDP this is
+/// how chains of them, which the program does not walk, are kept from passing
+/// its blocklist and rate limit by the fallback socket.
+fn has_ipv6_extension(mut control: &[u8]) -> bool {
+    // struct cmsghdr: length with this header, level, type; padded to 8.
+    while let Some((header, _)) = control.split_first_chunk::<16>() {
+        let [length, level_and_type] =
+            [0, 8].map(|at| u64::from_ne_bytes(header[at..at + 8].try_into().unwrap_or([0; 8])));
+        let (level, kind) = (level_and_type as u32 as i32, (level_and_type >> 32) as i32);
+        let is_extension =
+            matches!(kind, libc::IPV6_HOPOPTS | libc::IPV6_RTHDR | libc::IPV6_DSTOPTS);
+        if level == libc::IPPROTO_IPV6 && is_extension {
+            return true;
+        }
+        let next = usize::try_from(length).unwrap_or(usize::MAX).max(16).next_multiple_of(8);
+        control = control.get(next..).unwrap_or_default();
+    }
+    false
 }
 
 impl Port for UdpPort {

@@ -24,7 +24,9 @@ pub struct ListenError {
 
 /// Makes the sockets of one port.
 #[derive(Debug, Clone, Copy)]
-pub struct Listener {
+pub struct Listener<'a> {
+    /// Take only what comes by this interface.
+    pub interface: Option<&'a str>,
     /// Local address; port 0 lets the kernel choose for the first socket.
     pub address: SocketAddr,
     /// Bytes of receive buffer asked for; the kernel may grant less.
@@ -33,17 +35,7 @@ pub struct Listener {
     pub send_buffer_bytes: usize,
 }
 
-/// Takes only what comes by this interface: beside XDP its counts must not mix
-/// with other interfaces'.
-///
-/// # Errors
-///
-/// The kernel's.
-pub fn bind_to_device(socket: &UdpSocket, interface: &str) -> io::Result<()> {
-    socket2::SockRef::from(socket).bind_device(Some(interface.as_bytes()))
-}
-
-impl Listener {
+impl Listener<'_> {
     /// Opens `count` sockets that share the address. Gives them with the
     /// address they are bound to.
     ///
@@ -105,12 +97,24 @@ impl Listener {
         }
         if domain == Domain::IPV6 {
             socket.set_only_v6(false).map_err(self.at(address, "serve IPv4 too"))?;
-            sockopt::set_int(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
-                .map_err(self.at(address, "ask for destination addresses"))?;
+            for option in [
+                libc::IPV6_RECVPKTINFO,
+                libc::IPV6_RECVHOPOPTS,
+                libc::IPV6_RECVRTHDR,
+                libc::IPV6_RECVDSTOPTS,
+            ] {
+                sockopt::set_int(socket.as_fd(), libc::IPPROTO_IPV6, option, 1)
+                    .map_err(self.at(address, "ask for addresses and extension headers"))?;
+            }
         }
         // On an IPv6 socket this concerns the IPv4 datagrams it receives.
         sockopt::set_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
             .map_err(self.at(address, "ask for destination addresses"))?;
+        if let Some(interface) = self.interface {
+            socket
+                .bind_device(Some(interface.as_bytes()))
+                .map_err(self.at(address, "take only one interface's datagrams"))?;
+        }
         self.set_buffers(&socket).map_err(self.at(address, "size the buffers"))?;
         socket.bind(&address.into()).map_err(self.at(address, "bind"))?;
         Ok(socket.into())

@@ -110,6 +110,9 @@ fn reply_ipv4(ip: &mut [u8], udp_bytes: usize) -> u64 {
 /// Gives the sum over both addresses.
 #[inline(always)]
 fn reply_ipv6(ip: &mut [u8], udp_bytes: usize) -> u64 {
+    // Traffic class 0; the flow label stays.
+    ip[0] = 0x60;
+    ip[1] &= 0x0f;
     ip[4..6].copy_from_slice(&(udp_bytes as u16).to_be_bytes());
     ip[7] = TTL;
     let (source, destination) = ip[8..40].split_at_mut(16);

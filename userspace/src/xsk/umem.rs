@@ -43,7 +43,11 @@ impl Umem {
     /// # Errors
     ///
     /// As [`Region::new`].
-    pub fn new(frames: u32, frame_bytes: u32, huge: HugePages) -> io::Result<(Self, Vec<Frame>)> {
+    pub(super) fn new(
+        frames: u32,
+        frame_bytes: u32,
+        huge: HugePages,
+    ) -> io::Result<(Self, Vec<Frame>)> {
         assert!(frame_bytes.is_power_of_two() && frames > 0);
         let region = Region::new(frames as usize * frame_bytes as usize, huge)?;
         // The last frame first: the free list is popped from its end.
@@ -100,7 +104,7 @@ impl Umem {
     /// The bytes of a frame.
     #[must_use]
     #[inline(always)]
-    pub fn bytes_of<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+    pub(super) fn bytes_of<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
         let start = self.region.start().wrapping_add(frame.base as usize);
         // SAFETY: the token was made for this UMEM (frames of another cannot
         // reach it: each port owns one), lies inside it, and whoever holds it
@@ -111,7 +115,7 @@ impl Umem {
     /// The bytes of a frame, to write.
     #[must_use]
     #[inline(always)]
-    pub fn bytes_of_mut<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
+    pub(super) fn bytes_of_mut<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         let start = self.region.start().wrapping_add(frame.base as usize);
         // SAFETY: as in `bytes_of`; the exclusive borrow of the token makes it
         // the only reference.
@@ -121,7 +125,7 @@ impl Umem {
     /// Asks the core to fetch the line at `address` of the UMEM; an address
     /// outside it is harmless.
     #[inline(always)]
-    pub fn prefetch(&self, address: u64) {
+    pub(super) fn prefetch(&self, address: u64) {
         let at = self.region.start().wrapping_add(address as usize);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch reads nothing the program can see and never faults.

@@ -100,7 +100,7 @@ fn a_healthy_server_on_a_nic_with_the_queue_that_loses_frames_first() {
 
         frames in 2,237,209 = passed 3 + dropped 75 + redirected 2,237,131 + fallback 0
         redirected 2,237,131 = lane exits 2,234,567 + dropped by kernel 2,500 + in flight 64
-        fallback 0 = received 0 + dropped by kernel 0 + in flight 0
+        fallback 0 = received 0 + dropped at the socket 0 + lost in the stack 0
         closes
     "#]].assert_eq(&render(&status, None));
 }
