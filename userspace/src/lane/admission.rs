@@ -38,12 +38,11 @@ impl Admission {
         Self { deadline_ns, spent_ns: 0, frames: 0, turn: None }
     }
 
-    /// Called when a turn has taken frames: `taken` are in its hands, `waiting`
+    /// Called when a turn has taken frames, at `now`: `taken` are in its hands, `waiting`
     /// still in the ring, and all of them are ahead of the last one. Only those
     /// taken are served by this turn, so they alone say what a frame costs.
     #[inline]
-    pub fn is_overloaded(&mut self, taken: usize, waiting: usize) -> bool {
-        let now = Instant::now();
+    pub fn is_overloaded(&mut self, now: Instant, taken: usize, waiting: usize) -> bool {
         if let Some((started, frames)) = self.turn.replace((now, taken as u64)) {
             self.remember(u64::try_from((now - started).as_nanos()).unwrap_or(u64::MAX), frames);
         }
@@ -92,9 +91,9 @@ mod tests {
             a.remember(6_400_000, 64);
         }
         assert_eq!(a.predicted_wait_ns(400), 40_000_000);
-        assert!(!a.is_overloaded(64, 336));
+        assert!(!a.is_overloaded(Instant::now(), 64, 336));
         a.idle();
-        assert!(a.is_overloaded(64, 536), "600 frames of 100 us exceed 50 ms");
+        assert!(a.is_overloaded(Instant::now(), 64, 536), "600 frames of 100 us exceed 50 ms");
         assert_eq!(a.retry_after_us(), 50_000);
     }
 
@@ -105,8 +104,8 @@ mod tests {
             a.remember(6_400, 64);
         }
         a.remember(10_000_000, 3);
-        assert!(!a.is_overloaded(64, 2_048));
-        assert!(!Admission::new(DEADLINE).is_overloaded(64, 2_048), "nothing is known yet");
+        assert!(!a.is_overloaded(Instant::now(), 64, 2_048));
+        assert!(!Admission::new(DEADLINE).is_overloaded(Instant::now(), 64, 2_048), "nothing is known yet");
     }
 
     #[test]
@@ -125,17 +124,17 @@ mod tests {
     #[test]
     fn a_sleep_is_not_work() {
         let mut a = Admission::new(DEADLINE);
-        assert!(!a.is_overloaded(1, 0));
+        assert!(!a.is_overloaded(Instant::now(), 1, 0));
         a.idle();
-        assert!(!a.is_overloaded(1, 0));
+        assert!(!a.is_overloaded(Instant::now(), 1, 0));
         assert_eq!(a.frames, 0, "no turn followed another without a sleep");
     }
 
     #[test]
     fn frames_left_in_the_ring_do_not_make_a_frame_look_cheap() {
         let mut a = Admission::new(DEADLINE);
-        assert!(!a.is_overloaded(64, 100_000));
-        assert!(!a.is_overloaded(64, 0));
+        assert!(!a.is_overloaded(Instant::now(), 64, 100_000));
+        assert!(!a.is_overloaded(Instant::now(), 64, 0));
         assert_eq!(a.frames, 64);
     }
 }

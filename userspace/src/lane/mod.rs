@@ -87,8 +87,8 @@ pub struct Lane<P: Port> {
     batch: usize,
     open_acks: OpenAcks<P::Packet>,
     outcomes: Outcomes,
-    /// When the turn under way took its frames, nanoseconds since the Unix epoch.
-    received_ns: u64,
+    /// When the turn under way took its frames.
+    received: Instant,
 }
 
 /// Outcome bytes of the datagram at hand.
@@ -146,7 +146,7 @@ impl<P: Port> Lane<P> {
             batch,
             open_acks: OpenAcks::new(usize::from(facts.payload_bytes_max)),
             outcomes: Outcomes::NONE,
-            received_ns: 0,
+            received: Instant::now(),
         }
     }
 
@@ -180,9 +180,10 @@ impl<P: Port> Lane<P> {
     pub fn turn(&mut self) -> usize {
         let taken = self.port.receive(self.batch);
         if taken > 0 {
-            let overloaded = self.admission.is_overloaded(taken, self.port.waiting());
+            self.received = Instant::now();
+            let overloaded =
+                self.admission.is_overloaded(self.received, taken, self.port.waiting());
             self.counters.turns.add(1);
-            self.received_ns = unix_ns();
             self.counters.frames.add(taken as u64);
             while let Some(frame) = self.port.take() {
                 match frame {
@@ -272,9 +273,10 @@ impl<P: Port> Lane<P> {
             }
             Wanted::Pong { client_sent_ns } => {
                 self.counters.exit(Exit::Ping);
-                let server_received_ns = self.received_ns;
+                let waited_ns = self.received.elapsed().as_nanos() as u64;
                 self.reply(packet, request_bytes, header, Kind::Pong, |body| {
                     let server_sent_ns = unix_ns();
+                    let server_received_ns = server_sent_ns.saturating_sub(waited_ns);
                     Pong { client_sent_ns, server_received_ns, server_sent_ns }.write(body);
                 })
             }

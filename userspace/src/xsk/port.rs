@@ -19,6 +19,11 @@ use crate::base::port::Port;
 /// a full TX ring for the next turn.
 const FLUSH_CALLS_MAX: u32 = 16;
 
+/// Replies that are worth a call into the kernel while more requests wait: half
+/// of what one call sends where the kernel's budget cannot be raised. When the
+/// RX ring is dry every reply goes at once.
+const KICK_FRAMES: u32 = 16;
+
 /// Frames asked for ahead of the one in hand. Frames lie 2 KiB apart, so their
 /// first lines share two sets of a 48 KiB L1 of 12 ways: 24 frames, and what is
 /// asked for earlier is gone again when it is wanted.
@@ -296,7 +301,9 @@ impl Port for XskPort {
     #[inline]
     fn flush(&mut self) {
         self.xsk.rx.release();
-        if self.xsk.tx.publish() || self.xsk.tx.pending() > 0 {
+        self.xsk.tx.publish();
+        let pending = self.xsk.tx.pending();
+        if pending >= KICK_FRAMES || (pending > 0 && self.xsk.rx.peek_ready() == 0) {
             self.transmit();
         }
         self.reap();
