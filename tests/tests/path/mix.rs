@@ -177,6 +177,22 @@ fn dropped() -> Vec<(&'static str, Template, Exit)> {
             }),
             Exit::DropNotUnicast,
         ),
+        (
+            "a multicast destination",
+            v4(&ping(), |f| {
+                f[30..34].copy_from_slice(&[224, 0, 0, 1]);
+                checksum(f);
+            }),
+            Exit::DropNotUnicast,
+        ),
+        (
+            "a loopback destination",
+            v4(&ping(), |f| {
+                f[30..34].copy_from_slice(&[127, 0, 0, 1]);
+                checksum(f);
+            }),
+            Exit::DropNotUnicast,
+        ),
         ("a loopback source", from([127, 0, 0, 1], 40_000), Exit::DropBadSource),
         ("source port 0", from([10, 78, 0, 1], 0), Exit::DropBadSource),
         ("a UDP length of 7", udp_bytes(7), Exit::DropUdpLength),
