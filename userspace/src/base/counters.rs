@@ -103,7 +103,13 @@ impl LaneCounters {
     /// A frame left by `exit`.
     #[inline(always)]
     pub fn exit(&self, exit: Exit) {
-        self.exits[exit.slot()].add(1);
+        self.exits_of(exit, 1);
+    }
+
+    /// `n` frames left by `exit`.
+    #[inline(always)]
+    pub fn exits_of(&self, exit: Exit, n: u64) {
+        self.exits[exit.slot()].add(n);
     }
 
     /// `n` events ended in `outcome`.

@@ -105,7 +105,10 @@ mod tests {
         }
         a.remember(10_000_000, 3);
         assert!(!a.is_overloaded(Instant::now(), 64, 2_048));
-        assert!(!Admission::new(DEADLINE).is_overloaded(Instant::now(), 64, 2_048), "nothing is known yet");
+        assert!(
+            !Admission::new(DEADLINE).is_overloaded(Instant::now(), 64, 2_048),
+            "nothing is known yet"
+        );
     }
 
     #[test]

@@ -89,6 +89,27 @@ pub struct Lane<P: Port> {
     outcomes: Outcomes,
     /// When the turn under way took its frames.
     received: Instant,
+    accepted: Accepted,
+}
+
+/// What the turn under way has counted of the common case: four additions a
+/// turn instead of four a frame.
+#[derive(Default)]
+struct Accepted {
+    payload_bytes: u64,
+    datagrams: u64,
+    events: u64,
+    malformed: u64,
+}
+
+impl Accepted {
+    fn count(self, counters: &LaneCounters) {
+        counters.payload_bytes.add(self.payload_bytes);
+        counters.exits_of(Exit::Accepted, self.datagrams);
+        counters.events.add(self.events);
+        counters.outcome(Outcome::Accepted, self.events - self.malformed);
+        counters.outcome(Outcome::Malformed, self.malformed);
+    }
 }
 
 /// Outcome bytes of the datagram at hand.
@@ -147,6 +168,7 @@ impl<P: Port> Lane<P> {
             open_acks: OpenAcks::new(usize::from(facts.payload_bytes_max)),
             outcomes: Outcomes::NONE,
             received: Instant::now(),
+            accepted: Accepted::default(),
         }
     }
 
@@ -192,6 +214,7 @@ impl<P: Port> Lane<P> {
                 }
             }
             self.open_acks.close_all(&mut self.port);
+            std::mem::take(&mut self.accepted).count(&self.counters);
             self.port.flush();
             self.counters.turns_ended.add(1);
         } else {
@@ -204,7 +227,7 @@ impl<P: Port> Lane<P> {
     fn serve(&mut self, mut packet: P::Packet, overloaded: bool) {
         let payload = self.port.payload(&packet);
         let request_bytes = payload.len();
-        self.counters.payload_bytes.add(request_bytes as u64);
+        self.accepted.payload_bytes += request_bytes as u64;
         let outcomes = &mut self.outcomes;
         outcomes.clear();
         let decoded =
@@ -238,14 +261,9 @@ impl<P: Port> Lane<P> {
     /// Counts the events at hand and acknowledges them.
     #[inline]
     fn accept(&mut self, packet: P::Packet, header: &Header) {
-        let events = u64::from(self.outcomes.count);
-        let malformed = u64::from(self.outcomes.malformed);
-        self.counters.exit(Exit::Accepted);
-        self.counters.events.add(events);
-        self.counters.outcome(Outcome::Accepted, events - malformed);
-        if malformed > 0 {
-            self.counters.outcome(Outcome::Malformed, malformed);
-        }
+        self.accepted.datagrams += 1;
+        self.accepted.events += u64::from(self.outcomes.count);
+        self.accepted.malformed += u64::from(self.outcomes.malformed);
         let outcomes = self.outcomes.bytes();
         self.open_acks.add(&mut self.port, &self.counters, packet, header, outcomes);
     }
