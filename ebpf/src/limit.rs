@@ -1,8 +1,10 @@
 //! A token bucket for each source, in an array of this CPU that is mapped
 //! directly by a hash of the address.
 //!
-//! All datagrams of a source come in on one queue and thus on one CPU as long
-//! as RSS hashes by address. IPv6 neighbours have buckets of their own; a host
+//! Buckets are per CPU: a source whose flows RSS spreads over several queues
+//! (`nic-queues.sh` sets the 4-tuple hash) has the rate on each of them. A source
+//! that takes over a slot begins with a full bucket, so two that collide and
+//! alternate are not limited; spoofed sources are not, by nature. IPv6 neighbours have buckets of their own; a host
 //! that wanders through its prefix is a matter for the blocklist.
 
 use aya_ebpf::macros::map;

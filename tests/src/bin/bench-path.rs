@@ -9,11 +9,11 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use veltrix::nic::program::{KernelHalf, RATE_BURST_MAX, Rate};
 use veltrix_tests::bench::report::Report;
-use veltrix_tests::bench::rig::{self, Rig};
+use veltrix_tests::bench::rig::{self, PORT, Rig};
 use veltrix_tests::bench::service::{self, Provider};
 use veltrix_tests::bench::throughput::{self, BATCHES, Rate as Throughput};
 use veltrix_tests::bench::{drain, external};
-use veltrix_tests::lab::Vary;
+use veltrix_tests::lab::{GENERATED_PORT, Vary};
 use veltrix_tests::testrun;
 
 /// Measures a packet's way through Veltrix beside raw AF_XDP and a kernel
@@ -199,8 +199,9 @@ fn receive_rates(rig: &Rig, report: &mut Report) -> Result<()> {
 }
 
 fn reply_rates(rig: &Rig, report: &mut Report) -> Result<()> {
-    // Replies to generated traffic end at the lab's sink.
-    let ports = generated_ports();
+    // Replies end at the lab's sink, all alike: the lane's go to the generated
+    // port, the raw loop's, whose ports are not swapped, to the server's.
+    let ports = PORT..=GENERATED_PORT;
     let sink = veltrix_tests::lab::Sink::attach(&rig.lab, Some(ports))?;
     let mut pings = rig.generator(vec![rig::ping_template()?], Vary::default())?;
     let echo = best("raw echo", |b| throughput::raw(rig, &mut pings, b, true))?;
@@ -223,11 +224,6 @@ fn reply_rates(rig: &Rig, report: &mut Report) -> Result<()> {
     report.add("unaccounted_frames", sum(|r| r.unaccounted));
     report.add("fallback_frames", sum(|r| r.fallback));
     Ok(())
-}
-
-/// Source ports of generated traffic.
-fn generated_ports() -> std::ops::RangeInclusive<u16> {
-    veltrix_tests::lab::GENERATED_PORT..=veltrix_tests::lab::GENERATED_PORT
 }
 
 fn real_binary(report: &mut Report) -> Result<()> {
