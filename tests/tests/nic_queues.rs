@@ -561,10 +561,6 @@ fn facts_inside() {
     assert!(facts.mac.is_some_and(|mac| mac != [0; 6]));
     assert!(facts.irqs.is_empty() && facts.irq_cores().is_empty());
     assert_eq!(facts.legal_queues().most, 8);
-    let addresses = facts.addresses().expect("addresses");
-    for wanted in ["192.0.2.7", "2001:db8::7"] {
-        assert!(addresses.contains(&wanted.parse().expect("an address")), "{addresses:?}");
-    }
 
     // The counts follow the interface, without a trace of the old ones.
     let run = |args: &[&str]| Command::new("ethtool").args(args).status().expect("ethtool");

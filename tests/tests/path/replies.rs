@@ -88,6 +88,27 @@ fn eight_clients_of_both_families_are_answered_by_the_lanes_alone() {
 /// A checksum that veth leaves to the receiver's device is no reason to drop:
 /// the datagram's own CRC stands for it.
 #[test]
+fn every_wait_mode_answers() {
+    if !require("every_wait_mode_answers") {
+        return;
+    }
+    let lab = Lab::new(LabSpec::with_queues(1)).unwrap();
+    for wait in ["wakeup", "spin", "prefer-busy"] {
+        let server = Server::start(&lab, Provider::Xdp, &["--wait", wait]).unwrap();
+        let socket = client(&lab, SERVER_IPV4.into());
+        for sequence in 1..=50 {
+            exchange(&socket, 7, sequence);
+        }
+        let status = server.settled().unwrap();
+        assert_eq!(status.lanes[0].wait, wait);
+        assert!(status.accounting.closes, "{wait}: {:#?}", status.accounting.gaps);
+        let (sent, frames) = (status.lanes[0].replies.sent, status.lanes[0].frames);
+        assert!(sent >= 200 && frames >= 200, "{wait}: {sent} replies, {frames} frames");
+        assert_eq!(server.stop().unwrap().code, Some(0), "{wait}");
+    }
+}
+
+#[test]
 fn clients_with_offloaded_checksums_are_answered() {
     if !require("clients_with_offloaded_checksums_are_answered") {
         return;

@@ -19,12 +19,6 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Overwrites; only the owning lane may call it.
-    #[inline(always)]
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-
     /// The value now.
     #[must_use]
     pub fn get(&self) -> u64 {

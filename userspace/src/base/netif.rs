@@ -1,12 +1,11 @@
 //! Interfaces of the calling thread's network namespace: names, index, flags,
-//! MTU, hardware address and IP addresses.
+//! MTU and hardware address.
 //!
 //! All by system call and none through `/sys`, which may be mounted for
 //! another namespace than the caller's.
 
 use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::ethtool::ControlSocket;
 
@@ -155,53 +154,6 @@ pub fn interface_names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// IP addresses of one interface of the calling thread's namespace.
-///
-/// # Errors
-/// What getifaddrs(3) says.
-pub fn addresses(name: &InterfaceName) -> io::Result<Vec<IpAddr>> {
-    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: `list` is a live local that receives the head of a list.
-    let rc = unsafe { libc::getifaddrs(&raw mut list) };
-    if rc < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut found = Vec::new();
-    let mut at = list;
-    while !at.is_null() {
-        // SAFETY: `at` is a non-null node of the list, which lives until freed.
-        let node = unsafe { at.read() };
-        // SAFETY: a node's name is a NUL-terminated string.
-        let owner = unsafe { CStr::from_ptr(node.ifa_name) };
-        if owner.to_bytes() == name.as_str().as_bytes() && !node.ifa_addr.is_null() {
-            found.extend(ip_of(node.ifa_addr));
-        }
-        at = node.ifa_next;
-    }
-    // SAFETY: `list` came from getifaddrs and is freed once, here.
-    unsafe { libc::freeifaddrs(list) };
-    Ok(found)
-}
-
-/// The address in a non-null `sockaddr`; `None` when it is of another family.
-fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: getifaddrs gave a non-null sockaddr, whose head is its family.
-    let family = unsafe { address.cast::<libc::sa_family_t>().read_unaligned() };
-    match i32::from(family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that this is a sockaddr_in.
-            let v4 = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
-            Some(Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes()).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says that this is a sockaddr_in6.
-            let v6 = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
-            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,10 +177,6 @@ mod tests {
         assert!(link.mtu > 0);
         assert_eq!(link.mac, Some([0; 6]));
         assert!(interface_names().expect("names").contains(&"lo".to_owned()));
-        if link.up {
-            let addresses = addresses(&lo).expect("addresses");
-            assert!(addresses.iter().any(IpAddr::is_loopback), "{addresses:?}");
-        }
     }
 
     #[test]
@@ -237,6 +185,5 @@ mod tests {
         let name = InterfaceName::new("absent0").expect("a legal name");
         let error = link(&socket, &name).expect_err("there is none");
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
-        assert!(addresses(&name).expect("a list").is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What a network interface is: index, addresses, driver, queues, interrupts.
+//! What a network interface is: index, hardware address, driver, queues, interrupts.
 //!
 //! Everything is read, nothing is changed, and no privilege is needed; what
 //! changes a NIC is `scripts/nic-queues.sh`. [`NicFacts`] is the whole
@@ -14,7 +14,6 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -238,8 +237,6 @@ pub struct NicFacts {
     pub bus: String,
     /// Queue counts.
     pub queues: QueueCounts,
-    /// NUMA node of the device; `None` when it has none or the host has one.
-    pub numa_node: Option<u32>,
     /// MSI interrupts of the device, ascending; empty for veth.
     pub irqs: Vec<u32>,
 }
@@ -264,7 +261,6 @@ impl NicFacts {
         let device = device_of(&name, &link, &driver);
         Ok(Self {
             queues: QueueCounts::read_with(&socket, &name)?,
-            numa_node: device.as_deref().and_then(numa_node),
             irqs: device.as_deref().map(irqs).unwrap_or_default(),
             name: name.as_str().to_owned(),
             index: link.index,
@@ -297,15 +293,6 @@ impl NicFacts {
         cores.sort_unstable();
         cores.dedup();
         cores
-    }
-
-    /// IP addresses of the interface at this moment.
-    ///
-    /// # Errors
-    /// What getifaddrs(3) says.
-    pub fn addresses(&self) -> Result<Vec<IpAddr>, NicError> {
-        let (_, name) = open(&self.name)?;
-        netif::addresses(&name).map_err(|e| NicError::ask(&name, "getifaddrs", e))
     }
 }
 
@@ -344,11 +331,6 @@ fn device_of(name: &InterfaceName, link: &Link, driver: &DriverInfo) -> Option<P
     }
     let device = sysfs_of(name, link)?.join("device");
     device.is_dir().then_some(device)
-}
-
-/// The kernel writes -1 for "no node".
-fn numa_node(device: &Path) -> Option<u32> {
-    fs::read_to_string(device.join("numa_node")).ok()?.trim().parse().ok()
 }
 
 /// File names under `msi_irqs` are interrupt numbers. Names in
