@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod base;
+pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod lane;

@@ -17,10 +17,13 @@
 
 pub mod exits;
 pub mod frame;
+pub mod kinds;
 pub mod limits;
 pub mod maps;
 pub mod outcomes;
+pub mod partition;
 pub mod wire;
 
 pub use exits::{Action, Exit};
+pub use kinds::EventKind;
 pub use outcomes::{Outcome, Refusal};

@@ -437,9 +437,27 @@ pub struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Checks that `count` events fill `body` exactly.
+    /// The first `count` events of a body that was checked before; ends early,
+    /// and does no more harm, where it was not.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_checked(body: &'a [u8], count: u16) -> Self {
+        Self { body, left: count }
+    }
+
+    /// Bytes of the events.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// Checks that `count` events fill `body` exactly, and shows each to `visit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Malformed`].
     #[inline]
-    fn check(body: &'a [u8], count: u16, mut visit: impl FnMut(&Event<'a>)) -> Result<Self, Exit> {
+    pub fn check(body: &'a [u8], count: u16, mut visit: impl FnMut(&Event<'a>)) -> Result<Self, Exit> {
         let mut rest = body;
         for _ in 0..count {
             let event;

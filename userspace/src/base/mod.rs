@@ -11,3 +11,5 @@ pub mod netif;
 pub mod poll;
 pub mod port;
 pub mod sockopt;
+pub mod table;
+pub mod waker;
