@@ -2,12 +2,18 @@
 //! packet by reading the modules in this order; `docs/ARCHITECTURE.md` is the map.
 
 pub mod admin;
+pub mod apply;
 pub mod base;
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod dedupe;
+pub mod index;
 pub mod lane;
+pub mod log;
 pub mod nic;
+pub mod replicate;
 pub mod run;
+pub mod snapshot;
 pub mod udp;
 pub mod xsk;

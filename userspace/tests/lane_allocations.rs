@@ -171,9 +171,9 @@ fn a_sleeping_port_allocates_nothing() {
 
     let before = calls();
     // Nothing comes; then something wakes it.
-    port.wait(Duration::from_millis(1));
+    port.wait(Duration::from_millis(1), None);
     assert!(client.send(&request).is_ok());
-    port.wait(Duration::from_secs(10));
+    port.wait(Duration::from_secs(10), None);
     assert_eq!(port.receive(BATCH), 1);
     assert_eq!(since(before), NOTHING);
     assert_eq!(counters.sleeps.get(), 2);

@@ -49,6 +49,12 @@ enum Target {
     Reply,
     /// Files of settings.
     Config,
+    /// Batches, as they stand in the log.
+    Batch,
+    /// Records of the log.
+    Record,
+    /// Snapshot files.
+    Snapshot,
 }
 
 impl Target {
@@ -58,24 +64,35 @@ impl Target {
             Self::Request => "request",
             Self::Reply => "reply",
             Self::Config => "config",
+            Self::Batch => "batch",
+            Self::Record => "record",
+            Self::Snapshot => "snapshot",
         }
     }
 
     /// Longest input tried, bytes: past the limits that the decoder checks
-    /// (a payload of 1,232 and its headers), and no longer, since time spent on
+    /// (a payload of 1,232 and its headers; what is durable has none so low, and
+    /// gets room for several of its parts), and no longer, since time spent on
     /// more is lost.
     const fn input_bytes_max(self) -> usize {
         match self {
             Self::Frame => 1_400,
             Self::Request | Self::Reply => 1_300,
             Self::Config => 1_024,
+            Self::Batch | Self::Record => 4_096,
+            Self::Snapshot => 8_192,
         }
     }
 
     const fn extension(self) -> &'static str {
         match self {
             Self::Config => "toml",
-            Self::Frame | Self::Request | Self::Reply => "bin",
+            Self::Frame
+            | Self::Request
+            | Self::Reply
+            | Self::Batch
+            | Self::Record
+            | Self::Snapshot => "bin",
         }
     }
 }

@@ -2,9 +2,9 @@
 //! its own here; what several share is below them:
 //!
 //! ```text
-//!   setup  build-ebpf  build  demo  bench  test  fuzz  lint  tidy      subcommands
-//!     |        |         |      |     |      |     |     |     |
-//!     +--------+---------+------+-----+------+-----+-----+-----+
+//!   setup  build-ebpf  build  demo  bench  sim, crash  test  fuzz  lint  tidy      subcommands
+//!     |        |         |      |     |        |         |     |     |     |
+//!     +--------+---------+------+-----+--------+---------+-----+-----+-----+
 //!        context (paths, clean environment)   host (what is installed)
 //!        power (capabilities, sudo)           elf, libtest (parsers)
 //! ```
@@ -27,6 +27,7 @@ mod power;
 mod setup;
 mod test;
 mod tidy;
+mod tool;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Command {
     Build(build::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    Sim(tool::SimArgs),
+    Crash(tool::CrashArgs),
     Test(test::Args),
     Fuzz(fuzz::Args),
     Lint(lint::Args),
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Sim(args) => tool::sim(&args),
+        Command::Crash(args) => tool::crash(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),

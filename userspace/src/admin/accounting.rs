@@ -207,17 +207,19 @@ fn lane_lines(place: &str, lane: &LaneStatus, lines: &mut Lines) {
     lines.check(place, "frames = sum of exits", lane.frames, total(&lane.exits), tolerance);
     lines.check(
         place,
-        "exits that reply = sent + coalesced + dropped_tx_full + withheld",
+        "exits that reply = sent + coalesced + dropped_tx_full + withheld + acks pending + lost",
         by_action(&lane.exits, Action::Reply),
-        lane.replies.sum(),
+        lane.replies.sum().saturating_add(lane.acks.pending).saturating_add(lane.acks.lost),
         tolerance,
     );
     let events_tolerance = tolerance.saturating_mul(events_max(PAYLOAD_BYTES_LIMIT) as u64);
     lines.check(
         place,
-        "events = sum of outcomes",
+        "events = sum of outcomes + pending + lost",
         lane.events,
-        total(&lane.outcomes),
+        total(&lane.outcomes)
+            .saturating_add(lane.acks.events_pending)
+            .saturating_add(lane.acks.events_lost),
         events_tolerance,
     );
 }

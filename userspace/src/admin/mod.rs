@@ -17,6 +17,7 @@
 
 pub mod accounting;
 pub mod client;
+pub mod log_status;
 pub mod protocol;
 pub mod server;
 pub mod status;

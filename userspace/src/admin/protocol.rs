@@ -52,6 +52,15 @@ pub enum Request {
     },
     /// All blocked prefixes.
     BlockList,
+    /// Give a partition to a lane.
+    PartitionMove {
+        /// Which.
+        partition: u16,
+        /// To whom.
+        lane: u16,
+    },
+    /// Take a snapshot now.
+    Snapshot,
 }
 
 /// A reply as it travels.

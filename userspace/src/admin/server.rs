@@ -73,6 +73,22 @@ pub trait Handler {
     ///
     /// Why not: as [`Self::block_add`].
     fn block_list(&self) -> Result<Vec<Blocked>, String>;
+
+    /// Gives a partition to a lane, between two epochs; gives a sentence for
+    /// the operator as soon as it is under way.
+    ///
+    /// # Errors
+    ///
+    /// Why not: no log, no such partition or lane, another move or a snapshot
+    /// under way.
+    fn partition_move(&self, partition: u16, lane: u16) -> Result<String, String>;
+
+    /// Begins a snapshot; gives a sentence for the operator.
+    ///
+    /// # Errors
+    ///
+    /// Why not: no log, one is under way.
+    fn snapshot(&self) -> Result<String, String>;
 }
 
 /// Why the control socket cannot be had.
@@ -289,6 +305,8 @@ fn answer<H: Handler>(handler: &H, request: Request) -> Reply {
             Ok(blocks) => Reply::Blocks(blocks),
             Err(why) => Reply::error(FailureCode::Refused, why),
         },
+        Request::PartitionMove { partition, lane } => done(handler.partition_move(partition, lane)),
+        Request::Snapshot => done(handler.snapshot()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::accounting::Accounting;
+use super::log_status::LogStatus;
 
 /// Counters by label; zeros may be absent.
 pub type Counts = BTreeMap<String, u64>;
@@ -50,6 +51,8 @@ pub struct Status {
     pub queues_grew: bool,
     /// Whether every frame is accounted for.
     pub accounting: Accounting,
+    /// The log; `None` on a server without a data directory.
+    pub log: Option<Box<LogStatus>>,
     /// What an operator should look at; empty when all is well.
     pub alarms: Vec<Alarm>,
     /// Events over all lanes, by outcome.
@@ -116,10 +119,12 @@ pub struct LaneStatus {
     pub exits: Counts,
     /// Events in datagrams that were served.
     pub events: u64,
-    /// Events by outcome; a duplicate counts under its first outcome.
+    /// Events by outcome; those applied before count as `duplicate`.
     pub outcomes: Counts,
     /// What became of replies.
     pub replies: Replies,
+    /// Answers that wait for the log.
+    pub acks: Acks,
     /// Datagrams the kernel dropped at this UDP socket (SO_MEMINFO); 0 on AF_XDP.
     pub socket_drops: u64,
     /// The kernel's counters of the AF_XDP socket.
@@ -152,6 +157,31 @@ pub struct Replies {
     /// Not sent, since larger than their request.
     pub withheld: u64,
 }
+
+/// Answers that wait for the log, and those that never come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acks {
+    /// Datagrams in a batch that is not applied yet.
+    pub pending: u64,
+    /// Events in them.
+    pub events_pending: u64,
+    /// Datagrams whose batch will not commit.
+    pub lost: u64,
+    /// Events in them.
+    pub events_lost: u64,
+}
+
+/// The terms of [`Acks`] for the documentation.
+pub const ACK_FATES: [(&str, &str); 4] = [
+    ("pending", "Datagrams in a batch that is not applied yet: a level, no count."),
+    ("events_pending", "Events in them."),
+    (
+        "lost",
+        "Datagrams whose batch will not commit, since another node leads now: the sender gets no answer and tries again with the same keys.",
+    ),
+    ("events_lost", "Events in them."),
+];
 
 /// Reply fates for the documentation, in the order of [`Replies`].
 pub const REPLY_FATES: [(&str, &str); 4] = [

@@ -19,6 +19,12 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Replaces the value; only the owning lane may call it.
+    #[inline(always)]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// The value now.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -41,6 +47,20 @@ pub struct ReplyCounters {
     pub withheld: Counter,
 }
 
+/// Answers that wait for the log, and those that never come.
+#[derive(Debug, Default)]
+pub struct AckCounters {
+    /// Datagrams whose events are in a batch and not answered yet: a level.
+    pub pending: Counter,
+    /// Events in them: a level.
+    pub events_pending: Counter,
+    /// Datagrams without an answer: their batch will not commit. The sender
+    /// tries again with the same keys.
+    pub lost: Counter,
+    /// Events in them.
+    pub events_lost: Counter,
+}
+
 /// All counters of one lane. Aligned to two cache lines, so that no two lanes
 /// share one (adjacent-line prefetch pairs them).
 #[derive(Debug)]
@@ -56,12 +76,16 @@ pub struct LaneCounters {
     outcomes: [Counter; OUTCOME_SLOTS],
     /// Events in datagrams that were served.
     pub events: Counter,
+    /// Events that had been applied before; they are in no outcome's count.
+    pub duplicates: Counter,
     /// Fates of replies.
     pub replies: ReplyCounters,
+    /// Answers that are still owed, and those that are lost.
+    pub acks: AckCounters,
     /// System calls made by the lane's thread for packets.
     pub syscalls: Counter,
-    /// Passes of the lane's loop that took frames: counted before anything else
-    /// of the turn.
+    /// Passes of the lane's loop that took frames or answered a batch: counted
+    /// before anything else of the turn.
     pub turns: Counter,
     /// Such passes that came to their end: equal to `turns`, no other counter
     /// is about to change.
@@ -83,7 +107,9 @@ impl Default for LaneCounters {
             exits: std::array::from_fn(|_| Counter::default()),
             outcomes: std::array::from_fn(|_| Counter::default()),
             events: Counter::default(),
+            duplicates: Counter::default(),
             replies: ReplyCounters::default(),
+            acks: AckCounters::default(),
             syscalls: Counter::default(),
             turns: Counter::default(),
             turns_ended: Counter::default(),

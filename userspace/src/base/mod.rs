@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod counters;
 pub mod cpu;
+pub mod direct;
 pub mod ethtool;
 pub mod mem;
 pub mod netif;

@@ -5,6 +5,7 @@
 //! back exactly once, by [`Port::send`] or [`Port::recycle`]; the reply is
 //! written where the request was, so there is nothing else to own.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use veltrix_abi::Exit;
@@ -13,6 +14,10 @@ use veltrix_abi::Exit;
 pub trait Port {
     /// A datagram whose UDP payload passed [`veltrix_abi::frame::check_payload`].
     type Packet;
+
+    /// The way back to a packet's sender, for a reply that is sent when the
+    /// packet is gone.
+    type Path: Send;
 
     /// Begins a batch of up to `max` frames that have arrived; gives how many.
     fn receive(&mut self, max: usize) -> usize;
@@ -38,6 +43,16 @@ pub trait Port {
     /// Whether two packets came from the same address and port, by the same way.
     fn is_same_flow(&self, a: &Self::Packet, b: &Self::Packet) -> bool;
 
+    /// The way back to the packet's sender.
+    fn path(&self, packet: &Self::Packet) -> Self::Path;
+
+    /// Whether `path` leads back to the packet's sender.
+    fn is_on_path(&self, path: &Self::Path, packet: &Self::Packet) -> bool;
+
+    /// An empty packet to be sent along `path`: its buffer holds nothing of
+    /// worth. `None` when no buffer is free.
+    fn reply_on(&mut self, path: &Self::Path) -> Option<Self::Packet>;
+
     /// Sends the first `payload_bytes` of the packet's buffer to its sender,
     /// now or at [`Self::flush`], and counts whether the kernel took it.
     fn send(&mut self, packet: Self::Packet, payload_bytes: usize);
@@ -52,6 +67,7 @@ pub trait Port {
     /// Frames waiting to be received, as far as can be known without a system call.
     fn waiting(&self) -> usize;
 
-    /// Sleeps until a frame may be there or `timeout` is over.
-    fn wait(&mut self, timeout: Duration);
+    /// Sleeps until a frame may be there, `waker` is readable, or `timeout` is
+    /// over. A port that never sleeps returns at once.
+    fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>);
 }

@@ -91,7 +91,7 @@ mod tests {
             while seen < 1_000 {
                 w.about_to_sleep();
                 if n.load(SeqCst) == seen {
-                    poll::readable(w.fd(), Duration::from_secs(10));
+                    poll::readable(w.fd(), None, Duration::from_secs(10));
                 }
                 w.awake();
                 seen = n.load(SeqCst);

@@ -18,6 +18,9 @@ pub struct ConfigArgs {
     /// Network interface to take over by XDP; without it UDP sockets
     #[arg(long, value_name = "IF")]
     pub nic: Option<String>,
+    /// Data directory made by `veltrix format`; without it nothing is kept
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
     /// UDP port [default: 4747]
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
@@ -53,6 +56,7 @@ impl ConfigArgs {
     pub fn resolve(self) -> Result<Resolved, CliError> {
         let flags = [
             ("nic", self.nic),
+            ("data", self.data),
             ("port", self.port),
             ("listen", self.listen),
             ("cores", self.cores),

@@ -43,6 +43,7 @@ exit_statuses! {
     Usage = 2, "usage", "The command line is wrong: an unknown flag, a missing argument, a value that is not accepted.";
     HostNotReady = 3, "host-not-ready", "The host lacks something: an interface, queues, a kernel feature, or a running `veltrix run` to talk to.";
     Unhealthy = 10, "unhealthy", "It runs, but an alarm is raised, the accounting does not close, or an expected answer stayed out.";
+    Damaged = 11, "damaged", "Data on disk is damaged, or belongs to another cluster, version or configuration; the message says where.";
     NotPermitted = 77, "not-permitted", "A capability, file permission or security module stands in the way; the message says which.";
     BadConfig = 78, "bad-config", "A configuration file or environment variable holds a key or value that is not accepted, or settings contradict each other.";
 }

@@ -6,11 +6,17 @@
 
 pub mod block;
 pub mod config;
+mod data_errors;
 pub mod docs;
 pub mod exit;
+pub mod format;
+pub mod inspect;
 pub mod load;
+pub mod partition;
 pub mod ping;
+pub mod repair;
 pub mod run;
+pub mod snapshot;
 pub mod status;
 
 use std::io::{self, Write as _};
@@ -57,6 +63,16 @@ enum Command {
     Status(status::StatusArgs),
     /// Block sources of datagrams, list and unblock them.
     Block(block::BlockArgs),
+    /// Make a data directory: write-ahead log and capacities.
+    Format(format::FormatArgs),
+    /// Look into a data directory: log, snapshots, limits.
+    Inspect(inspect::InspectArgs),
+    /// Give up what damage took from a data directory, when asked to.
+    Repair(repair::RepairArgs),
+    /// Show and change which lane owns a partition of a running server.
+    Partition(partition::PartitionArgs),
+    /// Take a snapshot of a running server now.
+    Snapshot(snapshot::SnapshotArgs),
     /// Measure the way to a server and back.
     Ping(ping::PingArgs),
     /// Send load at a fixed rate and measure from the intended send time.
@@ -85,6 +101,11 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Status(args)) => status::run(&args),
         Some(Command::Block(args)) => block::run(args),
+        Some(Command::Format(args)) => format::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Repair(args)) => repair::run(&args),
+        Some(Command::Partition(args)) => partition::run(args),
+        Some(Command::Snapshot(args)) => snapshot::run(&args),
         Some(Command::Ping(args)) => ping::run(args),
         Some(Command::Load(args)) => load::run(args),
         Some(Command::Config(args)) => config::run(args),

@@ -120,6 +120,8 @@ pub enum Rule {
     Address,
     /// Path of a Unix socket.
     SocketPath,
+    /// Path of a directory.
+    Directory,
     /// `auto`, or a number up to the bound.
     AutoCount(u16),
     /// `auto`, or a list of core ids up to the bound.
@@ -162,6 +164,7 @@ impl Rule {
             Self::SocketPath => {
                 format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes")
             }
+            Self::Directory => "the path of a directory".into(),
             Self::AutoCount(max) => format!("\"auto\" or a whole number, 1 to {max}"),
             Self::AutoCores(max) => {
                 let max = show_count(*max as u64);
@@ -182,6 +185,7 @@ impl Rule {
             Self::Interface => "interface",
             Self::Address => "address",
             Self::SocketPath => "path",
+            Self::Directory => "directory",
             Self::AutoCount(_) => "count or auto",
             Self::AutoCores(_) => "cores or auto",
         }
@@ -210,6 +214,7 @@ impl Rule {
                 | Self::Interface
                 | Self::Address
                 | Self::SocketPath
+                | Self::Directory
         )
     }
 
@@ -472,6 +477,21 @@ impl Setting for PathBuf {
 
     fn show(&self, _: &Rule) -> String {
         self.display().to_string()
+    }
+}
+
+/// A directory; `None` when there is none.
+impl Setting for Option<PathBuf> {
+    fn parse(raw: &Raw<'_>, _: &Rule) -> Result<Self, Refusal> {
+        let path = text(raw)?;
+        if path.is_empty() || path.contains('\0') {
+            return Err("it is empty or holds a zero byte".into());
+        }
+        Ok(Some(PathBuf::from(path)))
+    }
+
+    fn show(&self, _: &Rule) -> String {
+        self.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     }
 }
 

@@ -12,7 +12,11 @@
 //! awaits nothing; `userspace/tests/lane_allocations.rs` holds it to that.
 
 mod admission;
+mod ingest;
+pub mod link;
 mod open_acks;
+mod owner;
+pub mod stages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -23,14 +27,21 @@ use veltrix_abi::wire::{
     self, AckEntry, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
     SHORT_BODY_BYTES, VERSION, Welcome,
 };
+use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::{Action, Exit, Outcome, Refusal};
 
 pub use admission::Admission;
-use open_acks::OpenAcks;
+use ingest::{Incoming, Ingest};
+use link::{LaneEnds, LaneLink, LogFacts};
+use open_acks::{Answer, OpenAcks, Sender};
+use owner::Owner;
+use stages::{Stage, StageTimes};
 
-use crate::base::clock::unix_ns;
+use crate::apply::{Partition, PartitionImage};
+use crate::base::clock::{monotonic_ns, unix_ns};
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
+use crate::snapshot::LaneImages;
 
 /// Longest sleep of an idle lane: bounds how late it sees the stop flag.
 const IDLE_SLEEP: Duration = Duration::from_millis(20);
@@ -58,24 +69,124 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    fn welcome(&self) -> Welcome {
+    fn welcome(&self, log: Option<&LogFacts>) -> Welcome {
+        let modes = Welcome::mode_bit(Mode::None)
+            | log.map_or(0, |_| Welcome::mode_bit(Mode::Durable));
         Welcome {
-            log_time_ns: unix_ns(),
-            epoch: 0,
+            log_time_ns: log.map_or_else(unix_ns, LogFacts::log_time_ns),
+            epoch: log.map_or(0, |log| log.applied_epoch.load(Relaxed)),
             partitions: self.partitions,
             lanes: self.lanes,
             port_first: self.port,
             port_last: self.port,
-            modes: Welcome::mode_bit(Mode::None),
+            modes,
             version_min: VERSION,
             version_max: VERSION,
             role: 1,
             payload_bytes_max: self.payload_bytes_max,
             events_max: veltrix_abi::limits::events_max(usize::from(self.payload_bytes_max)) as u16,
             cookie: 0,
-            cluster_id: 0,
+            cluster_id: log.map_or(0, |log| log.cluster_id.load(Relaxed)),
         }
     }
+}
+
+/// What makes a lane one with a log.
+pub struct LogHalfSpec {
+    /// Number of the lane, an index into `lanes`.
+    pub lane: u32,
+    /// Random for each process: names its batches apart from those of others.
+    pub life: u64,
+    /// Partitions of the cluster.
+    pub partitions: u16,
+    /// Batches that may be in flight.
+    pub batches: usize,
+    /// Age of the oldest batch in flight at which new events are refused.
+    pub deadline: Duration,
+    /// Its ends of the rings.
+    pub ends: LaneEnds,
+    /// Facts of the log.
+    pub facts: Arc<LogFacts>,
+    /// All lanes that seal, by number.
+    pub lanes: Arc<[Arc<LaneLink>]>,
+    /// State it owns, by partition number; as many places as partitions.
+    pub owned: Vec<Option<Box<Partition>>>,
+    /// What it captures into; `None` for a lane that will never own any.
+    pub images: Option<LaneImages<PartitionImage>>,
+    /// Epoch that the state it owns begins at.
+    pub epoch: u64,
+}
+
+/// The part of a lane that a log adds.
+struct LogHalf<P: Port> {
+    ingest: Ingest<P>,
+    owner: Owner,
+    times: Box<StageTimes>,
+    facts: Arc<LogFacts>,
+    link: Arc<LaneLink>,
+    /// When the lane last looked into its ring; 0 after a sleep.
+    looked_ns: u64,
+    /// When the turn under way took its frames.
+    received_ns: u64,
+}
+
+impl<P: Port> LogHalf<P> {
+    fn new(spec: LogHalfSpec) -> Self {
+        let LaneEnds { link, submissions, commands, reports } = spec.ends;
+        Self {
+            ingest: Ingest::new(
+                spec.lane,
+                spec.life,
+                spec.partitions,
+                spec.batches,
+                spec.deadline,
+                submissions,
+                Arc::clone(&link),
+            ),
+            owner: Owner::new(
+                spec.owned,
+                spec.images,
+                spec.epoch,
+                spec.lanes,
+                Arc::clone(&link),
+                commands,
+                reports,
+            ),
+            times: Box::default(),
+            facts: spec.facts,
+            link,
+            looked_ns: 0,
+            received_ns: 0,
+        }
+    }
+
+    /// Whether events may join a batch now.
+    #[inline]
+    fn accepts(&self) -> bool {
+        self.facts.ready.load(Relaxed) && self.ingest.keeps_up(self.received_ns)
+    }
+
+    /// A turn has taken frames, or found none.
+    #[inline]
+    fn begin_turn(&mut self, taken: usize) {
+        let now_ns = monotonic_ns();
+        if taken > 0 && self.looked_ns > 0 {
+            self.times.record(Stage::Rx, now_ns - self.looked_ns, taken as u64);
+        }
+        self.looked_ns = now_ns;
+        self.received_ns = now_ns;
+    }
+
+    /// Nothing is left to do but to wait for packets or for the log.
+    fn is_idle(&self) -> bool {
+        !self.owner.has_work() && !self.ingest.has_answers()
+    }
+}
+
+/// Bytes a lane with a log reserves for each batch in flight.
+#[must_use]
+pub const fn bytes_of_batch<P: Port>() -> usize {
+    Ingest::<P>::bytes_of_batch()
 }
 
 /// See the module.
@@ -90,6 +201,7 @@ pub struct Lane<P: Port> {
     /// When the turn under way took its frames.
     received: Instant,
     accepted: Accepted,
+    log: Option<LogHalf<P>>,
 }
 
 /// What the turn under way has counted of the common case: four additions a
@@ -100,13 +212,15 @@ struct Accepted {
     datagrams: u64,
     events: u64,
     malformed: u64,
+    /// Events whose outcome the log decides.
+    deferred_events: u64,
 }
 
 impl Accepted {
     fn count(self, counters: &LaneCounters) {
         counters.payload_bytes.add(self.payload_bytes);
         counters.exits_of(Exit::Accepted, self.datagrams);
-        counters.events.add(self.events);
+        counters.events.add(self.events + self.deferred_events);
         counters.outcome(Outcome::Accepted, self.events - self.malformed);
         counters.outcome(Outcome::Malformed, self.malformed);
     }
@@ -169,7 +283,14 @@ impl<P: Port> Lane<P> {
             outcomes: Outcomes::NONE,
             received: Instant::now(),
             accepted: Accepted::default(),
+            log: None,
         }
+    }
+
+    /// The lane with a log: it takes events of mode `durable`, and owns state.
+    #[must_use]
+    pub fn with_log(self, spec: LogHalfSpec) -> Self {
+        Self { log: Some(LogHalf::new(spec)), ..self }
     }
 
     /// The port.
@@ -179,7 +300,7 @@ impl<P: Port> Lane<P> {
     }
 
     /// Serves until `stop` is set, then until the port is empty or 50 ms have
-    /// passed.
+    /// passed. Answers that wait for the log are given up then.
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut empty_polls = 0;
         while !stop.load(Relaxed) {
@@ -189,38 +310,100 @@ impl<P: Port> Lane<P> {
                 empty_polls += 1;
                 std::hint::spin_loop();
             } else {
-                self.admission.idle();
-                self.port.wait(IDLE_SLEEP);
+                self.sleep();
             }
         }
         let stopped = Instant::now();
         while self.turn() > 0 && stopped.elapsed() < DRAIN_MAX {}
     }
 
-    /// Takes and serves one batch; gives the frames taken.
+    /// Sleeps until there may be something to do.
+    fn sleep(&mut self) {
+        self.admission.idle();
+        let Some(log) = &mut self.log else {
+            self.port.wait(IDLE_SLEEP, None);
+            return;
+        };
+        log.looked_ns = 0;
+        log.link.waker.about_to_sleep();
+        if log.is_idle() {
+            let due = log.ingest.seal_due_in(monotonic_ns());
+            let timeout = due.map_or(IDLE_SLEEP, |due| due.min(IDLE_SLEEP));
+            self.port.wait(timeout, Some(log.link.waker.fd()));
+        }
+        log.link.waker.awake();
+    }
+
+    /// Takes and serves one batch of frames, then does what the log asks for;
+    /// gives frames taken, entries applied and batches answered together.
     #[inline]
     pub fn turn(&mut self) -> usize {
         let taken = self.port.receive(self.batch);
-        if taken > 0 {
-            self.received = Instant::now();
-            let overloaded =
-                self.admission.is_overloaded(self.received, taken, self.port.waiting());
-            self.counters.turns.add(1);
-            self.counters.frames.add(taken as u64);
-            while let Some(frame) = self.port.take() {
-                match frame {
-                    Ok(packet) => self.serve(packet, overloaded),
-                    Err(exit) => self.counters.exit(exit),
-                }
-            }
-            self.open_acks.close_all(&mut self.port);
-            std::mem::take(&mut self.accepted).count(&self.counters);
+        if taken == 0 && self.log.is_none() {
             self.port.flush();
-            self.counters.turns_ended.add(1);
-        } else {
-            self.port.flush();
+            return 0;
         }
-        taken
+        // Counted before any other counter moves.
+        let moves = taken > 0 || self.log.as_ref().is_some_and(|log| !log.is_idle());
+        if moves {
+            self.counters.turns.add(1);
+        }
+        if taken > 0 {
+            self.serve_frames(taken);
+        }
+        let done = self.turn_of_log(taken);
+        self.open_acks.close_all(&mut self.port);
+        std::mem::take(&mut self.accepted).count(&self.counters);
+        self.port.flush();
+        if moves {
+            self.counters.turns_ended.add(1);
+        }
+        taken + done
+    }
+
+    #[inline]
+    fn serve_frames(&mut self, taken: usize) {
+        self.received = Instant::now();
+        let mut overloaded =
+            self.admission.is_overloaded(self.received, taken, self.port.waiting());
+        if let Some(log) = &mut self.log {
+            log.begin_turn(taken);
+            overloaded |= !log.accepts();
+        }
+        self.counters.frames.add(taken as u64);
+        while let Some(frame) = self.port.take() {
+            match frame {
+                Ok(packet) => self.serve(packet, overloaded),
+                Err(exit) => self.counters.exit(exit),
+            }
+        }
+    }
+
+    /// Seals what is due, applies what has committed, answers what is applied.
+    #[inline]
+    fn turn_of_log(&mut self, taken: usize) -> usize {
+        let Some(log) = &mut self.log else { return 0 };
+        let now_ns = monotonic_ns();
+        if taken > 0 {
+            log.times.record(Stage::Decoded, now_ns - log.received_ns, taken as u64);
+        }
+        log.ingest.end_of_turn(taken < self.batch, now_ns);
+        let applied = log.owner.turn();
+        let answered = log.ingest.acknowledge(
+            &mut self.port,
+            &mut self.open_acks,
+            &self.counters,
+            &mut log.times,
+        );
+        if answered > 0 {
+            // Nothing may be in flight any more.
+            log.ingest.end_of_turn(taken < self.batch, monotonic_ns());
+        }
+        log.owner.exchange_times(&mut log.times);
+        let (pending, events) = log.ingest.owed();
+        self.counters.acks.pending.set(pending);
+        self.counters.acks.events_pending.set(events);
+        applied + answered
     }
 
     #[inline]
@@ -231,14 +414,25 @@ impl<P: Port> Lane<P> {
         let outcomes = &mut self.outcomes;
         outcomes.clear();
         let decoded =
-            wire::decode_visiting(payload, crc_fast::crc32_iscsi, |event| outcomes.judge(event))
-                .map(|(header, request)| (header, Wanted::of(&request)));
+            wire::decode_visiting(payload, crc_fast::crc32_iscsi, |event| outcomes.judge(event));
         let (header, wanted) = match decoded {
-            Ok((header, Wanted::Ack)) if !overloaded => {
-                self.accept(packet, &header);
-                return;
+            Ok((header, Request::Events(mode, events))) if !overloaded => {
+                let joined = match &mut self.log {
+                    None => mode == Mode::None,
+                    Some(log) => {
+                        let body = events.as_bytes();
+                        let incoming =
+                            Incoming { header: &header, body, events: outcomes.count, mode };
+                        log.ingest.append(&self.port, &packet, &incoming, log.received_ns)
+                    }
+                };
+                match (joined, mode) {
+                    (true, Mode::None) => return self.accept(packet, &header),
+                    (true, Mode::Durable) => return self.defer(packet),
+                    (false, _) => (header, Wanted::of(&Request::Events(mode, events), self.log.is_some())),
+                }
             }
-            Ok(other) => other,
+            Ok((header, request)) => (header, Wanted::of(&request, self.log.is_some())),
             Err(exit) => {
                 let reply_bytes = self.refuse(&mut packet, request_bytes, exit);
                 self.finish(packet, reply_bytes);
@@ -247,6 +441,14 @@ impl<P: Port> Lane<P> {
         };
         let reply_bytes = self.answer(&mut packet, &header, request_bytes, wanted);
         self.finish(packet, reply_bytes);
+    }
+
+    /// Counts the events at hand, whose outcomes the log decides.
+    #[inline]
+    fn defer(&mut self, packet: P::Packet) {
+        self.accepted.datagrams += 1;
+        self.accepted.deferred_events += u64::from(self.outcomes.count);
+        self.port.recycle(packet);
     }
 
     /// Sends the first bytes of the packet's buffer, if any.
@@ -264,8 +466,16 @@ impl<P: Port> Lane<P> {
         self.accepted.datagrams += 1;
         self.accepted.events += u64::from(self.outcomes.count);
         self.accepted.malformed += u64::from(self.outcomes.malformed);
-        let outcomes = self.outcomes.bytes();
-        self.open_acks.add(&mut self.port, &self.counters, packet, header, outcomes);
+        let answer = Answer {
+            session: header.session,
+            sequence: header.sequence,
+            domain: header.domain,
+            epoch: 0,
+            mode: Mode::None,
+            outcomes: self.outcomes.bytes(),
+            first_epochs: &[],
+        };
+        self.open_acks.add(&mut self.port, &self.counters, Sender::Packet(packet), &answer);
     }
 
     /// Bytes of the reply, which stands in the packet's buffer.
@@ -278,7 +488,7 @@ impl<P: Port> Lane<P> {
         wanted: Wanted,
     ) -> Option<usize> {
         match wanted {
-            Wanted::Ack => {
+            Wanted::Busy => {
                 let events = u64::from(self.outcomes.count);
                 self.counters.exit(Exit::Shed);
                 self.counters.events.add(events);
@@ -300,7 +510,8 @@ impl<P: Port> Lane<P> {
             }
             Wanted::Welcome => {
                 self.counters.exit(Exit::Hello);
-                let welcome = self.facts.welcome();
+                let log = self.log.as_ref().map(|log| &*log.facts);
+                let welcome = self.facts.welcome(log);
                 self.reply(packet, request_bytes, header, Kind::Welcome, |body| {
                     welcome.write(body);
                 })
@@ -365,6 +576,23 @@ impl<P: Port> Lane<P> {
     }
 }
 
+/// Counts outcome bytes as they stand in an ack.
+#[inline]
+fn count_outcomes(counters: &LaneCounters, outcomes: &[u8]) {
+    if outcomes.iter().all(|o| *o == Outcome::Applied.code()) {
+        counters.outcome(Outcome::Applied, outcomes.len() as u64);
+        return;
+    }
+    for byte in outcomes {
+        match Outcome::from_code(*byte) {
+            Some(outcome) => counters.outcome(outcome, 1),
+            None if byte & DUPLICATE_BIT != 0 => counters.duplicates.add(1),
+            // A slot that no owner filled: the sums show it.
+            None => {}
+        }
+    }
+}
+
 /// Header of a reply: what the client needs to match it.
 fn echo(request: &Header, kind: Kind) -> Header {
     Header {
@@ -377,7 +605,8 @@ fn echo(request: &Header, kind: Kind) -> Header {
 
 /// What a request asks for, detached from its bytes, which the reply overwrites.
 enum Wanted {
-    Ack,
+    /// Events that are shed.
+    Busy,
     Pong { client_sent_ns: u64 },
     Welcome,
     Refusal(Exit),
@@ -385,10 +614,12 @@ enum Wanted {
 
 impl Wanted {
     #[inline(always)]
-    fn of(request: &Request<'_>) -> Self {
+    fn of(request: &Request<'_>, has_log: bool) -> Self {
         match *request {
-            Request::Events(Mode::None, _) => Self::Ack,
-            Request::Events(Mode::Durable, _) => Self::Refusal(Exit::DurableUnavailable),
+            Request::Events(Mode::Durable, _) if !has_log => {
+                Self::Refusal(Exit::DurableUnavailable)
+            }
+            Request::Events(..) => Self::Busy,
             Request::Ping(client_sent_ns) => Self::Pong { client_sent_ns },
             Request::Hello => Self::Welcome,
             Request::Query(_) => Self::Refusal(Exit::QueryUnavailable),
@@ -403,6 +634,8 @@ const _: () = assert!(
         <= HEADER_BYTES + EVENTS_LIMIT * veltrix_abi::limits::EVENT_FIXED_BYTES
 );
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

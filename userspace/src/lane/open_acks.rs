@@ -2,14 +2,13 @@
 //! one datagram, since sending is four times dearer than receiving in copy
 //! mode.
 //!
-//! A direct-mapped table of open acks, by sender; each is written over the
-//! first request it answers. An ack closes when its slot is wanted by another
-//! sender, when it is full, and at the end of the turn: nobody waits for it.
+//! A direct-mapped table of open acks, by sender; each is written into a frame
+//! of its own. An ack closes when its slot is wanted by another sender, when it
+//! is full, and at the end of the turn: nobody waits for it.
 
-use veltrix_abi::limits::HEADER_BYTES;
+use veltrix_abi::limits::{ACK_ENTRY_FIXED_BYTES, HEADER_BYTES};
 use veltrix_abi::wire::{self, AckEntry, Header, Kind, Mode};
 
-use super::echo;
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
 
@@ -31,6 +30,82 @@ pub(super) struct OpenAcks<T> {
     payload_bytes_max: usize,
 }
 
+/// The answer to one datagram.
+pub(super) struct Answer<'a> {
+    pub(super) session: u64,
+    pub(super) sequence: u64,
+    pub(super) domain: u64,
+    pub(super) epoch: u64,
+    pub(super) mode: Mode,
+    pub(super) outcomes: &'a [u8],
+    /// One for each outcome that is marked a duplicate, in their order.
+    pub(super) first_epochs: &'a [u64],
+}
+
+impl Answer<'_> {
+    #[inline(always)]
+    fn bytes(&self) -> usize {
+        AckEntry::wire_bytes(self.outcomes.len(), self.first_epochs.len())
+    }
+
+    #[inline(always)]
+    fn write(&self, out: &mut [u8]) {
+        let duplicates = self.first_epochs.len() as u16;
+        AckEntry::write(out, self.sequence, self.epoch, self.mode, self.outcomes, duplicates);
+        if duplicates > 0 {
+            let from = ACK_ENTRY_FIXED_BYTES + self.outcomes.len().next_multiple_of(8);
+            for (place, epoch) in out[from..].chunks_exact_mut(8).zip(self.first_epochs) {
+                place.copy_from_slice(&epoch.to_le_bytes());
+            }
+        }
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            count: 1,
+            session: self.session,
+            sequence: self.sequence,
+            domain: self.domain,
+            ..Header::new(Kind::Ack)
+        }
+    }
+}
+
+/// Who is answered.
+pub(super) enum Sender<'a, P: Port> {
+    /// Whoever sent this packet, which is given back.
+    Packet(P::Packet),
+    /// Whoever is found along this way, of this flow hash.
+    Path(&'a P::Path, u32),
+}
+
+impl<P: Port> Sender<'_, P> {
+    #[inline(always)]
+    fn hash(&self, port: &P) -> u32 {
+        match self {
+            Self::Packet(packet) => port.flow_hash(packet),
+            Self::Path(_, hash) => *hash,
+        }
+    }
+
+    #[inline(always)]
+    fn is_sender_of(&self, port: &P, open: &P::Packet) -> bool {
+        match self {
+            Self::Packet(packet) => port.is_same_flow(open, packet),
+            Self::Path(path, _) => port.is_on_path(path, open),
+        }
+    }
+
+    /// A packet to write the ack into.
+    #[inline(always)]
+    fn into_reply(self, port: &mut P) -> Option<P::Packet> {
+        match self {
+            Self::Packet(packet) => Some(port.for_reply(packet)),
+            Self::Path(path, _) => port.reply_on(path),
+        }
+    }
+}
+
 impl<T> OpenAcks<T> {
     pub(super) fn new(payload_bytes_max: usize) -> Self {
         Self {
@@ -40,26 +115,26 @@ impl<T> OpenAcks<T> {
         }
     }
 
-    /// Answers the datagram in `packet`, whose header is `request`.
+    /// Adds an answer to the ack that is open for the sender, or opens one.
     #[inline(always)]
     pub(super) fn add<P: Port<Packet = T>>(
         &mut self,
         port: &mut P,
         counters: &LaneCounters,
-        packet: T,
-        request: &Header,
-        outcomes: &[u8],
+        sender: Sender<'_, P>,
+        answer: &Answer<'_>,
     ) {
-        let index = (port.flow_hash(&packet) ^ request.session as u32) as usize % SLOTS;
-        let entry_bytes = AckEntry::wire_bytes(outcomes.len(), 0);
+        let index = (sender.hash(port) ^ answer.session as u32) as usize % SLOTS;
+        let entry_bytes = answer.bytes();
         if let Some(open) = &mut self.slots[index] {
-            if open.header.session == request.session
+            if open.header.session == answer.session
                 && open.bytes + entry_bytes <= self.payload_bytes_max
-                && port.is_same_flow(&open.packet, &packet)
+                && sender.is_sender_of(port, &open.packet)
             {
-                port.recycle(packet);
-                let out = &mut port.buffer(&mut open.packet)[open.bytes..];
-                write_entry(out, request, outcomes);
+                if let Sender::Packet(packet) = sender {
+                    port.recycle(packet);
+                }
+                answer.write(&mut port.buffer(&mut open.packet)[open.bytes..]);
                 open.bytes += entry_bytes;
                 open.header.count += 1;
                 counters.replies.coalesced.add(1);
@@ -69,11 +144,14 @@ impl<T> OpenAcks<T> {
         } else {
             self.used.push(index as u8);
         }
-        let mut packet = port.for_reply(packet);
-        let out = &mut port.buffer(&mut packet)[HEADER_BYTES..];
-        write_entry(out, request, outcomes);
-        let header = Header { count: 1, ..echo(request, Kind::Ack) };
-        self.slots[index] = Some(OpenAck { packet, header, bytes: HEADER_BYTES + entry_bytes });
+        let Some(mut packet) = sender.into_reply(port) else {
+            counters.replies.dropped_tx_full.add(1);
+            self.used.retain(|used| usize::from(*used) != index);
+            return;
+        };
+        answer.write(&mut port.buffer(&mut packet)[HEADER_BYTES..]);
+        let bytes = HEADER_BYTES + entry_bytes;
+        self.slots[index] = Some(OpenAck { packet, header: answer.header(), bytes });
     }
 
     /// Sends what is open.
@@ -93,9 +171,4 @@ impl<T> OpenAcks<T> {
             port.send(ack.packet, ack.bytes);
         }
     }
-}
-
-#[inline]
-fn write_entry(out: &mut [u8], request: &Header, outcomes: &[u8]) {
-    AckEntry::write(out, request.sequence, 0, Mode::None, outcomes, 0);
 }

@@ -15,24 +15,24 @@ use datagrams::{datagram, event_bodies, events, events_with_bad, header, hello, 
 pub(super) mod datagrams;
 
 /// What a lane never gives a name to: the sender of a datagram.
-type Flow = u32;
+pub(super) type Flow = u32;
 
-struct FakePacket {
+pub(super) struct FakePacket {
     buffer: Vec<u8>,
     bytes: usize,
     flow: Flow,
 }
 
 #[derive(Default)]
-struct FakePort {
-    incoming: VecDeque<(Flow, Vec<u8>)>,
+pub(super) struct FakePort {
+    pub(super) incoming: VecDeque<(Flow, Vec<u8>)>,
     /// Frames of the batch under way not yet taken.
     left: usize,
     /// Comes again and again.
     flood: Option<Vec<u8>>,
-    sent: Vec<(Flow, Vec<u8>)>,
+    pub(super) sent: Vec<(Flow, Vec<u8>)>,
     /// Packets in the lane's hands.
-    alive: usize,
+    pub(super) alive: usize,
     /// Replies taken before the next flush; the others find TX full.
     tx_room: usize,
     queued: usize,
@@ -41,6 +41,21 @@ struct FakePort {
 
 impl Port for FakePort {
     type Packet = FakePacket;
+    type Path = Flow;
+
+    fn path(&self, packet: &FakePacket) -> Flow {
+        packet.flow
+    }
+
+    fn is_on_path(&self, path: &Flow, packet: &FakePacket) -> bool {
+        *path == packet.flow
+    }
+
+    fn reply_on(&mut self, path: &Flow) -> Option<FakePacket> {
+        self.alive += 1;
+        let buffer = vec![0xee; PAYLOAD_BYTES_MAX_DEFAULT];
+        Some(FakePacket { buffer, bytes: 0, flow: *path })
+    }
 
     fn receive(&mut self, max: usize) -> usize {
         self.incoming.extend(self.flood.clone().map(|request| (1, request)));
@@ -105,10 +120,10 @@ impl Port for FakePort {
         self.incoming.len()
     }
 
-    fn wait(&mut self, _: Duration) {}
+    fn wait(&mut self, _: Duration, _: Option<std::os::fd::BorrowedFd<'_>>) {}
 }
 
-const FACTS: ServerFacts = ServerFacts {
+pub(super) const FACTS: ServerFacts = ServerFacts {
     partitions: 64,
     lanes: 3,
     port: 4747,
@@ -122,7 +137,7 @@ fn lane_with(admission: Admission, batch: usize) -> Lane<FakePort> {
     Lane::new(port, FACTS, admission, batch, counters)
 }
 
-fn lane() -> Lane<FakePort> {
+pub(super) fn lane() -> Lane<FakePort> {
     lane_with(Admission::new(Duration::from_secs(3_600)), 64)
 }
 

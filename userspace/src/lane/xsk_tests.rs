@@ -179,7 +179,7 @@ impl Bench {
             Step::Complete(n) => drop(self.kernel.complete(*n)),
             Step::AskForWakeup(is_wanted) => self.kernel.ask_for_wakeup(*is_wanted),
             Step::Turn => drop(self.lane.turn()),
-            Step::Wait => self.lane.port.wait(Duration::ZERO),
+            Step::Wait => self.lane.port.wait(Duration::ZERO, None),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::counters::LaneCounters;
 use crate::base::cpu;
 use crate::base::port::Port;
-use crate::lane::{Admission, Lane, ServerFacts};
+use crate::lane::{Admission, Lane, LogHalfSpec, ServerFacts};
 use crate::udp::UdpMonitor;
 use crate::xsk::XskMonitor;
 
@@ -48,6 +48,8 @@ pub struct LaneHandle {
     pub counters: Arc<LaneCounters>,
     /// Its socket, from outside.
     pub monitor: Monitor,
+    /// Whether it takes part in a log.
+    pub has_log: bool,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,8 +66,9 @@ pub struct LaneSpec {
 }
 
 impl LaneHandle {
-    /// Starts a lane on `port`, which counts into `counters`; returns when its
-    /// thread is pinned and about to receive.
+    /// Starts a lane on `port`, which counts into `counters`, with its part of
+    /// the log if there is one; returns when its thread is pinned and about to
+    /// receive.
     ///
     /// # Errors
     ///
@@ -77,7 +80,9 @@ impl LaneHandle {
         facts: LaneFacts,
         counters: Arc<LaneCounters>,
         monitor: Monitor,
+        log: Option<LogHalfSpec>,
     ) -> io::Result<Self> {
+        let has_log = log.is_some();
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let thread = {
@@ -86,13 +91,17 @@ impl LaneHandle {
             std::thread::Builder::new().name(name).spawn(move || {
                 let pinned = core.is_none_or(cpu::pin_to);
                 let admission = Admission::new(spec.deadline);
-                let mut lane = Lane::new(port, spec.facts, admission, spec.batch, counters);
+                let lane = Lane::new(port, spec.facts, admission, spec.batch, counters);
+                let mut lane = match log {
+                    Some(log) => lane.with_log(log),
+                    None => lane,
+                };
                 // The starter may have given up; then stop is set.
                 let _ = ready.send(pinned);
                 lane.run(&stop);
             })?
         };
-        let mut handle = Self { facts, counters, monitor, stop, thread: Some(thread) };
+        let mut handle = Self { facts, counters, monitor, has_log, stop, thread: Some(thread) };
         match started.recv() {
             Ok(true) => Ok(handle),
             Ok(false) => {

@@ -12,6 +12,7 @@ pub mod lanes;
 pub mod log;
 pub mod server;
 pub mod start;
+pub mod state;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,9 +23,13 @@ use crate::config::Config;
 use log::Log;
 use server::Server;
 use start::{Running, start};
+use state::Live;
 
 /// Pause between two looks at what changes by itself.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause between two looks at log time and snapshots.
+const TEND_LOG_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves until SIGINT or SIGTERM.
 ///
@@ -45,17 +50,34 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
         };
         CliError::new(status, e.to_string())
     })?;
-    let running = start(&config)?;
+    let mut running = start(&config, &log)?;
+    let local = tokio::task::LocalSet::new();
+    let live = match running.state.take() {
+        Some(parts) => {
+            let starting = Live::start(parts, config.log.snapshot_at_percent, log);
+            Some(local.block_on(&runtime, starting)?)
+        }
+        None => None,
+    };
+    running.let_in()?;
     announce(&running, &control, &log);
-    let server = Rc::new(Server::new(running, config, log));
-    let signal = runtime.block_on(control_loop(&control, Rc::clone(&server)))?;
-    log.info(&format!("{signal}: stopping"));
+    let server = Rc::new(Server::new(running, live, config, log));
+    let served = local.block_on(&runtime, control_loop(&control, Rc::clone(&server)));
+    let ended = served.as_ref().map_or_else(|e| e.to_string(), |why| (*why).to_owned());
+    log.info(&format!("{ended}: stopping"));
     let lanes_alive = server.lanes_alive();
+    let log_ended = server.log_ended();
+    server.close_gates();
+    local.block_on(&runtime, server.settle());
     // The control loop's tasks are gone with it; ours is the last handle.
+    drop(local);
     drop(runtime);
     let in_order = Rc::into_inner(server).is_some_and(Server::stop);
-    if in_order && lanes_alive {
-        log.info("stopped");
+    served?;
+    if let Some(why) = log_ended {
+        return Err(CliError::new(ExitStatus::Error, format!("the log has ended: {why}")));
+    }
+    if lanes_alive && in_order {
         Ok(ExitStatus::Ok)
     } else {
         Err(CliError::new(
@@ -74,7 +96,10 @@ async fn control_loop(
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut ticks = tokio::time::interval(TEND_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut often = tokio::time::interval(TEND_LOG_INTERVAL);
+    often.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut serving = std::pin::pin!(serve(control, Rc::clone(&server)));
+    let mut log = std::pin::pin!(server.serve_log());
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok("interrupt"),
@@ -82,6 +107,16 @@ async fn control_loop(
             served = &mut serving => {
                 served.map_err(failed)?;
                 return Ok("control socket closed");
+            }
+            served = &mut log => {
+                served.map_err(failed)?;
+                return Ok("log closed");
+            }
+            _ = often.tick() => {
+                server.tend_log().await;
+                if server.log_ended().is_some() {
+                    return Ok("the log has ended");
+                }
             }
             _ = ticks.tick() => {
                 server.tend();

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use super::alarms::Alarms;
 use super::lanes::{LaneHandle, Monitor};
 use super::log::Log;
 use super::start::{KernelSide, Running};
+use super::state::Live;
 use crate::admin::protocol::Blocked;
 use crate::admin::server::Handler;
 use crate::admin::status::{
-    Counts, LaneStatus, NicStatus, Provider, QueueStatus, Replies, RingDepths, Status,
+    Acks, Counts, LaneStatus, NicStatus, Provider, QueueStatus, Replies, RingDepths, Status,
     XdpStatistics,
 };
 use crate::base::clock::monotonic_ns;
@@ -27,6 +29,10 @@ use crate::nic::facts::NicFacts;
 /// Readings before sums that do not close are reported.
 const READINGS_MAX: u32 = 3;
 
+/// Datagrams that a turn of a lane with a log may answer: those of a few
+/// batches, which one event each makes many.
+const ANSWERS_A_TURN: u64 = 4 * crate::batch::format::BATCH_RUNS_MAX as u64;
+
 /// Pause between them: many batches long, and nothing beside the second
 /// between two looks.
 const READING_PAUSE: Duration = Duration::from_millis(1);
@@ -37,6 +43,7 @@ pub struct Server {
     running: RefCell<Running>,
     alarms: RefCell<Alarms>,
     queues_grew: Cell<bool>,
+    live: Option<Rc<Live>>,
     config: Config,
     started: Instant,
     log: Log,
@@ -45,8 +52,9 @@ pub struct Server {
 impl Server {
     /// Takes over what was started.
     #[must_use]
-    pub fn new(running: Running, config: Config, log: Log) -> Self {
+    pub fn new(running: Running, live: Option<Rc<Live>>, config: Config, log: Log) -> Self {
         Self {
+            live,
             running: RefCell::new(running),
             alarms: RefCell::new(Alarms::default()),
             queues_grew: Cell::new(false),
@@ -74,10 +82,50 @@ impl Server {
                 Err(e) => self.log.warn(&e.to_string()),
             }
         }
-        let status = self.snapshot();
+        if let Some(live) = &self.live {
+            live.next_second();
+        }
+        let status = self.reading();
         let running = self.running.borrow();
         let dead = running.lanes.iter().chain(&running.fallback).filter(|l| l.is_dead()).count();
         self.alarms.borrow_mut().judge(&status, dead, &self.log);
+    }
+
+    /// Carries what lanes seal into the log, for ever; without a log only waits.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch an eventfd.
+    pub async fn serve_log(&self) -> std::io::Result<()> {
+        match &self.live {
+            Some(live) => live.serve().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Looks after the log; called about ten times a second.
+    pub async fn tend_log(&self) {
+        if let Some(live) = &self.live {
+            live.tend().await;
+        }
+    }
+
+    /// Why the log has ended, if there was one and it has.
+    #[must_use]
+    pub fn log_ended(&self) -> Option<String> {
+        self.live.as_ref().and_then(|live| live.has_ended())
+    }
+
+    /// Lets no more packets into lanes with a socket in the XSKMAP.
+    pub fn close_gates(&self) {
+        self.running.borrow_mut().close_gates();
+    }
+
+    /// Waits until what is owed is answered, and ends the log.
+    pub async fn settle(&self) {
+        if let Some(live) = &self.live {
+            live.stop().await;
+        }
     }
 
     /// Whether every lane still runs.
@@ -96,7 +144,7 @@ impl Server {
     /// Everything but the alarms. A reading whose sums do not close is taken
     /// again: frames that the kernel has redirected are in their ring only at
     /// the end of its batch.
-    fn snapshot(&self) -> Status {
+    fn reading(&self) -> Status {
         for _ in 1..READINGS_MAX {
             let status = self.read();
             if status.accounting.closes {
@@ -134,11 +182,12 @@ impl Server {
             queues_grew: self.queues_grew.get(),
             listen: running.address.to_string(),
             port: running.address.port(),
-            partitions: self.config.server.partitions,
+            partitions: running.partitions,
             payload_bytes_max: self.config.server.payload_bytes_max,
             lanes,
             fallback,
             xdp_queues,
+            log: self.live.as_ref().map(|live| Box::new(live.status())),
             ..Status::default()
         };
         status.close();
@@ -212,7 +261,14 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
         Monitor::Udp(udp) => status.socket_drops = udp.drops().unwrap_or(0).into(),
     }
     status.exits = counts(Exit::ALL.iter().map(|e| (e.label(), c.exits(*e))));
-    status.outcomes = counts(Outcome::ALL.iter().map(|o| (o.label(), c.outcomes(*o))));
+    let outcomes = Outcome::ALL.iter().map(|o| (o.label(), c.outcomes(*o)));
+    status.outcomes = counts(outcomes.chain([("duplicate", c.duplicates.get())]));
+    status.acks = Acks {
+        pending: c.acks.pending.get(),
+        events_pending: c.acks.events_pending.get(),
+        lost: c.acks.lost.get(),
+        events_lost: c.acks.events_lost.get(),
+    };
     status.frames = frames;
     status.payload_bytes = c.payload_bytes.get();
     status.events = c.events.get();
@@ -227,9 +283,11 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     status.sleeps = c.sleeps.get();
     status.alien_frames = c.alien_frames.get();
     fence(Ordering::SeqCst);
-    // A turn under way moves counters although no frame comes.
-    let turn_under_way = u64::from(c.turns.get() != turns_ended);
-    status.arrived_while_reading = c.frames.get().wrapping_sub(frames).max(turn_under_way);
+    // A turn under way moves counters although no frame comes; one that answers
+    // batches may move them by as many datagrams as these held.
+    let turns = c.turns.get().wrapping_sub(turns_ended);
+    let moved = if handle.has_log { turns.saturating_mul(ANSWERS_A_TURN) } else { turns.min(1) };
+    status.arrived_while_reading = c.frames.get().wrapping_sub(frames).max(moved);
     status
 }
 
@@ -255,11 +313,13 @@ fn nic_status(kernel: &KernelSide) -> NicStatus {
     }
 }
 
+const NO_LOG: &str = "this server keeps no state: start it with --data DIR (made by `veltrix format --data DIR`)";
+
 const NO_BLOCKLIST: &str = "this server runs on UDP sockets, which have no blocklist: blocked sources are dropped by the XDP program, which needs --nic";
 
 impl Handler for Server {
     fn status(&self) -> Status {
-        let mut status = self.snapshot();
+        let mut status = self.reading();
         status.alarms = self.alarms.borrow().raised();
         status
     }
@@ -300,6 +360,14 @@ impl Handler for Server {
             }
             Err(e) => Err(e.to_string()),
         }
+    }
+
+    fn partition_move(&self, partition: u16, lane: u16) -> Result<String, String> {
+        self.live.as_ref().ok_or(NO_LOG)?.move_partition(partition, lane)
+    }
+
+    fn snapshot(&self) -> Result<String, String> {
+        self.live.as_ref().ok_or(NO_LOG)?.snapshot_now()
     }
 
     fn block_list(&self) -> Result<Vec<Blocked>, String> {

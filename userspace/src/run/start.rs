@@ -4,7 +4,7 @@
 //! ```text
 //!   facts of the NIC -> load -> attach -> facts again -> fallback socket and its lane
 //!     -> per queue: socket, FILL filled, bind, lane thread pinned and running
-//!     -> sockets into the XSKMAP, last
+//!     -> the log replayed, if there is one -> sockets into the XSKMAP, last
 //! ```
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,11 +15,14 @@ use veltrix_abi::limits::FRAME_HEADERS_BYTES_MAX;
 
 use super::cores::place;
 use super::lanes::{LaneFacts, LaneHandle, LaneSpec, Monitor};
+use super::log::Log;
+use super::state::{Parts, Prepared, SplitSpec, lanes_bytes};
 use crate::base::counters::LaneCounters;
 use crate::base::cpu;
+use crate::base::port::Port;
 use crate::cli::{CliError, ExitStatus};
 use crate::config::{Config, LaneCount, RateLimitMode, WaitMode, XdpMode, ZeroCopy};
-use crate::lane::ServerFacts;
+use crate::lane::{LogHalfSpec, ServerFacts};
 use crate::nic::attached::Attached;
 use crate::nic::diagnosis::{self, Privileges, Scene, Step};
 use crate::nic::facts::{NicError, NicFacts, QueueCounts};
@@ -44,6 +47,10 @@ pub struct Running {
     pub reason: String,
     /// What an operator should know about the start.
     pub remarks: Vec<String>,
+    /// Partitions that domains hash to.
+    pub partitions: u16,
+    /// What the log is to be started from; taken by the control loop.
+    pub state: Option<Parts>,
 }
 
 /// The kernel half and where it is attached.
@@ -64,12 +71,7 @@ impl Running {
     /// (which serve what has arrived), program.
     pub fn stop(&mut self) -> bool {
         let mut in_order = true;
-        if let Some(kernel) = &mut self.kernel {
-            for queue in 0..kernel.half.queues() {
-                // A slot that was never filled, or whose socket is gone, is empty already.
-                let _ = kernel.half.xsk_remove(queue);
-            }
-        }
+        self.close_gates();
         self.lanes.iter().for_each(LaneHandle::ask_to_stop);
         for lane in self.lanes.iter_mut().chain(&mut self.fallback) {
             in_order &= lane.stop();
@@ -81,34 +83,98 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Sockets out of the XSKMAP: what comes now goes to the fallback.
+    pub fn close_gates(&mut self) {
+        if let Some(kernel) = &mut self.kernel {
+            for queue in 0..kernel.half.queues() {
+                // A slot that was never filled, or whose socket is gone, is empty already.
+                let _ = kernel.half.xsk_remove(queue);
+            }
+        }
+    }
+
+    /// Lets packets in: sockets into the XSKMAP. Without XDP they come already.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal.
+    pub fn let_in(&mut self) -> Result<(), CliError> {
+        for lane in &self.lanes {
+            if let (Some(kernel), Monitor::Xsk(xsk), Some(queue)) =
+                (&mut self.kernel, &lane.monitor, lane.facts.queue)
+            {
+                kernel.half.xsk_insert(queue, xsk.fd()).map_err(|e| not_ready(e.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-/// Starts what `config` asks for.
+/// Starts what `config` asks for. Packets are let in by [`Running::let_in`].
 ///
 /// # Errors
 ///
 /// What is missing or wrong, with the command that mends it.
-pub fn start(config: &Config) -> Result<Running, CliError> {
+pub fn start(config: &Config, log: &Log) -> Result<Running, CliError> {
     match &config.server.nic {
-        Some(nic) => start_xdp(config, nic),
-        None => start_udp(config),
+        Some(nic) => start_xdp(config, nic, log),
+        None => start_udp(config, log),
     }
 }
 
-fn lane_spec(config: &Config, lanes: usize, port: u16) -> LaneSpec {
+/// The log's part of each lane.
+type LogHalves = std::vec::IntoIter<Option<LogHalfSpec>>;
+
+/// Takes the data directory, if one is named, and deals its state out to
+/// `lanes` lanes; `fallback` adds one that owns none. Gives the partitions too.
+fn start_state<P: Port>(
+    config: &Config,
+    lanes: usize,
+    fallback: bool,
+    log: &Log,
+) -> Result<(LogHalves, Option<Parts>, u16), CliError> {
+    let all = lanes + usize::from(fallback);
+    let Some(data) = &config.server.data else {
+        let none: Vec<_> = std::iter::repeat_with(|| None).take(all).collect();
+        return Ok((none.into_iter(), None, config.server.partitions));
+    };
+    let batches = usize::from(config.lanes.batches);
+    let prepared = Prepared::open(data, lanes_bytes::<P>(all, batches), lanes, log)?;
+    let partitions = prepared.partitions();
+    let deadline = Duration::from_nanos(config.lanes.deadline_ns);
+    let (halves, parts) = prepared.split(SplitSpec { lanes, fallback, batches, deadline })?;
+    let halves: Vec<_> = halves.into_iter().map(Some).collect();
+    Ok((halves.into_iter(), Some(parts), partitions))
+}
+
+fn lane_spec(config: &Config, lanes: usize, port: u16, partitions: u16) -> LaneSpec {
     LaneSpec {
         facts: ServerFacts {
-            partitions: config.server.partitions,
+            partitions,
             lanes: lanes as u16,
             port,
             payload_bytes_max: config.server.payload_bytes_max,
         },
         deadline: Duration::from_nanos(config.lanes.deadline_ns),
         batch: usize::from(config.lanes.batch_frames),
+    }
+}
+
+/// Leaves the lanes' cores to the lanes: what this thread and those it starts
+/// do runs on the others, if there are others.
+fn keep_off(lane_cores: &[usize]) {
+    let others: Vec<usize> =
+        cpu::allowed_cores().into_iter().filter(|core| !lane_cores.contains(core)).collect();
+    if !others.is_empty() {
+        // Refused by a cpuset: then the scheduler decides, as before.
+        let _ = cpu::restrict_to(&others);
     }
 }
 
@@ -160,23 +226,26 @@ fn listener(config: &Config) -> Listener<'static> {
     }
 }
 
-fn start_udp(config: &Config) -> Result<Running, CliError> {
+fn start_udp(config: &Config, log: &Log) -> Result<Running, CliError> {
     let count = match config.lanes.count {
         LaneCount::Auto => 1,
         LaneCount::Exactly(n) => usize::from(n),
     };
     let placement = place(count, &config.lanes.cores, &cpu::allowed_cores(), &[], true)
         .map_err(|e| CliError::new(ExitStatus::BadConfig, e))?;
+    keep_off(&placement.cores);
+    let (mut halves, state, partitions) = start_state::<UdpPort>(config, count, false, log)?;
     let (sockets, address) = listener(config).open(count)?;
-    let spec = lane_spec(config, count, address.port());
+    let spec = lane_spec(config, count, address.port(), partitions);
     let mut lanes = Vec::with_capacity(count);
     for (i, socket) in sockets.into_iter().enumerate() {
         let core = Some(placement.cores[i]);
-        lanes.push(start_udp_lane(format!("lane-{i}"), socket, config, &spec, core)?);
+        let half = halves.next().flatten();
+        lanes.push(start_udp_lane(format!("lane-{i}"), socket, config, &spec, core, half)?);
     }
     let reason = "no NIC was named; `--nic IF` takes packets off its queues by XDP".into();
     let remarks = placement.remarks;
-    Ok(Running { kernel: None, lanes, fallback: None, address, reason, remarks })
+    Ok(Running { kernel: None, lanes, fallback: None, address, reason, remarks, partitions, state })
 }
 
 fn start_udp_lane(
@@ -185,6 +254,7 @@ fn start_udp_lane(
     config: &Config,
     spec: &LaneSpec,
     core: Option<usize>,
+    log: Option<LogHalfSpec>,
 ) -> Result<LaneHandle, CliError> {
     let failed = |e: std::io::Error| CliError::new(ExitStatus::Error, format!("{name}: {e}"));
     let payload_bytes_max = usize::from(config.server.payload_bytes_max);
@@ -199,12 +269,12 @@ fn start_udp_lane(
         pages: "4k",
         memory_bytes: port.memory_bytes(),
     };
-    LaneHandle::start(name.clone(), port, spec, facts, counters, monitor).map_err(failed)
+    LaneHandle::start(name.clone(), port, spec, facts, counters, monitor, log).map_err(failed)
 }
 
 // ---- XDP ----
 
-fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
+fn start_xdp(config: &Config, nic_name: &str, log: &Log) -> Result<Running, CliError> {
     let object = program::object().ok_or_else(|| {
         not_ready(
             "this binary was built without the XDP program; build it with `cargo xtask build`, or leave --nic out to serve on UDP sockets",
@@ -233,7 +303,10 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
     remarks.extend(placement.remarks);
 
     refuse_occupied(&nic, mode)?;
-    let spec = lane_spec(config, queues as usize, config.server.port);
+    keep_off(&placement.cores);
+    let (mut halves, state, partitions) =
+        start_state::<XskPort>(config, queues as usize, true, log)?;
+    let spec = lane_spec(config, queues as usize, config.server.port, partitions);
     let mut running = Running {
         kernel: Some(KernelSide {
             half,
@@ -247,24 +320,22 @@ fn start_xdp(config: &Config, nic_name: &str) -> Result<Running, CliError> {
         address: (Ipv4Addr::UNSPECIFIED, config.server.port).into(),
         reason: format!("`{nic_name}` was named as the NIC"),
         remarks,
+        partitions,
+        state,
     };
     attach(&mut running)?;
     // After the attach: what comes to this socket has been counted by the program.
     let fallback = Listener { interface: Some(nic_name), ..listener(config) };
     let (socket, address) = fallback.open_any(config.server.port)?;
     running.address = address;
-    running.fallback = Some(start_udp_lane("fallback".into(), socket, config, &spec, None)?);
+    // The fallback's part of the log is the last.
+    let half = halves.next_back().flatten();
+    running.fallback = Some(start_udp_lane("fallback".into(), socket, config, &spec, None, half)?);
     for queue in 0..queues {
         let core = placement.cores[queue as usize];
-        let lane = start_xsk_lane(config, &running, queue, core, &spec)?;
+        let half = halves.next().flatten();
+        let lane = start_xsk_lane(config, &running, queue, core, &spec, half)?;
         running.lanes.push(lane);
-    }
-    for lane in &running.lanes {
-        if let (Some(kernel), Monitor::Xsk(xsk), Some(queue)) =
-            (&mut running.kernel, &lane.monitor, lane.facts.queue)
-        {
-            kernel.half.xsk_insert(queue, xsk.fd()).map_err(|e| not_ready(e.to_string()))?;
-        }
     }
     Ok(running)
 }
@@ -378,6 +449,7 @@ fn start_xsk_lane(
     queue: u32,
     core: usize,
     spec: &LaneSpec,
+    log: Option<LogHalfSpec>,
 ) -> Result<LaneHandle, CliError> {
     let failed =
         |e: std::io::Error| CliError::new(ExitStatus::Error, format!("lane of queue {queue}: {e}"));
@@ -402,7 +474,8 @@ fn start_xsk_lane(
         usize::from(config.server.payload_bytes_max),
         Arc::clone(&counters),
     );
-    LaneHandle::start(format!("lane-{queue}"), port, spec, facts, counters, monitor).map_err(failed)
+    LaneHandle::start(format!("lane-{queue}"), port, spec, facts, counters, monitor, log)
+        .map_err(failed)
 }
 
 fn xsk_spec(config: &Config, ifindex: u32, queue: u32) -> XskSpec {

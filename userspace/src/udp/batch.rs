@@ -21,6 +21,15 @@ pub struct Batch {
     headers: Vec<libc::mmsghdr>,
 }
 
+/// Where a datagram came from and how: what a reply needs.
+#[derive(Clone, Copy)]
+pub struct Return {
+    name: libc::sockaddr_storage,
+    name_bytes: libc::socklen_t,
+    control: Control,
+    control_bytes: usize,
+}
+
 /// Ancillary data, aligned as the kernel's `cmsghdr` wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
@@ -98,6 +107,37 @@ impl Batch {
     #[inline]
     pub fn way(&self, slot: usize) -> &[u8] {
         &self.controls[slot].0[..self.controls_bytes[slot].min(CONTROL_BYTES)]
+    }
+
+    /// What a reply to the slot's datagram needs.
+    #[must_use]
+    pub fn way_back(&self, slot: usize) -> Return {
+        Return {
+            name: self.names[slot],
+            name_bytes: self.names_bytes[slot],
+            control: self.controls[slot],
+            control_bytes: self.controls_bytes[slot],
+        }
+    }
+
+    /// Makes the slot one that is sent along `way`.
+    pub fn set_way(&mut self, slot: usize, way: &Return) {
+        self.names[slot] = way.name;
+        self.names_bytes[slot] = way.name_bytes;
+        self.controls[slot] = way.control;
+        self.controls_bytes[slot] = way.control_bytes;
+    }
+
+    /// Whether the slot's datagram came along `way`.
+    #[must_use]
+    pub fn is_on_way(&self, slot: usize, way: &Return) -> bool {
+        let bytes = (way.name_bytes as usize).min(size_of::<libc::sockaddr_storage>());
+        // SAFETY: `bytes` of a sockaddr_storage, all initialised, borrowed
+        // from `way`.
+        let name: &[u8] =
+            unsafe { std::slice::from_raw_parts((&raw const way.name).cast(), bytes) };
+        self.peer(slot) == name
+            && self.way(slot) == &way.control.0[..way.control_bytes.min(CONTROL_BYTES)]
     }
 
     /// Receives into `slots` without blocking; `each(slot, received)` for

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use veltrix_abi::Exit;
 use veltrix_abi::frame::check_payload;
 
-use super::batch::{Batch, Received};
+use super::batch::{Batch, Received, Return};
 use crate::base::counters::LaneCounters;
 use crate::base::poll;
 use crate::base::port::Port;
@@ -20,6 +20,9 @@ pub struct UdpPacket {
     slot: u32,
     bytes: u32,
 }
+
+/// A sender's address and the interface its datagram came by.
+pub struct UdpPath(Return);
 
 /// See the module.
 pub struct UdpPort {
@@ -103,6 +106,7 @@ fn has_ipv6_extension(mut control: &[u8]) -> bool {
 
 impl Port for UdpPort {
     type Packet = UdpPacket;
+    type Path = UdpPath;
 
     fn receive(&mut self, max: usize) -> usize {
         let max = max.min(self.batch_max).min(self.free.len());
@@ -164,6 +168,23 @@ impl Port for UdpPort {
         self.batch.peer(a) == self.batch.peer(b) && self.batch.way(a) == self.batch.way(b)
     }
 
+    fn path(&self, packet: &UdpPacket) -> UdpPath {
+        UdpPath(self.batch.way_back(packet.slot as usize))
+    }
+
+    fn is_on_path(&self, path: &UdpPath, packet: &UdpPacket) -> bool {
+        self.batch.is_on_way(packet.slot as usize, &path.0)
+    }
+
+    fn reply_on(&mut self, path: &UdpPath) -> Option<UdpPacket> {
+        if self.free.is_empty() {
+            self.flush();
+        }
+        let slot = self.free.pop()?;
+        self.batch.set_way(slot as usize, &path.0);
+        Some(UdpPacket { slot, bytes: 0 })
+    }
+
     #[inline]
     fn send(&mut self, packet: UdpPacket, payload_bytes: usize) {
         self.queue.push((packet.slot, payload_bytes as u32));
@@ -203,9 +224,9 @@ impl Port for UdpPort {
         if self.drained { 0 } else { self.batch_max }
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) {
         self.counters.syscalls.add(1);
         self.counters.sleeps.add(1);
-        poll::readable(self.socket.as_fd(), timeout);
+        poll::readable(self.socket.as_fd(), waker, timeout);
     }
 }

@@ -1,6 +1,6 @@
 //! A lane's port on an AF_XDP socket.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,15 @@ pub struct XskPacket {
     at: Place,
     /// Whether the frame is one of those kept for replies.
     is_spare: bool,
+}
+
+/// Headers of a received packet: a reply along them goes back to its sender.
+#[derive(Clone, Debug)]
+pub struct XskPath {
+    headers: [u8; FRAME_HEADERS_BYTES_MAX],
+    /// Where the packet began in its frame: a reply begins there too.
+    start: u32,
+    at: Place,
 }
 
 /// See the module.
@@ -147,10 +156,10 @@ impl XskPort {
         };
     }
 
-    fn sleep(&self, timeout: Duration) {
+    fn sleep(&self, timeout: Duration, waker: Option<BorrowedFd<'_>>) {
         self.counters.syscalls.add(1);
         self.counters.sleeps.add(1);
-        poll::readable(self.xsk.fd(), timeout);
+        poll::readable(self.xsk.fd(), waker, timeout);
     }
 
     #[inline(always)]
@@ -177,8 +186,27 @@ fn same<const N: usize>(a: &[u8], b: &[u8], from: usize) -> bool {
     a.read::<N>(from) == b.read::<N>(from)
 }
 
+/// Whether two packets, told from `l3` on, came from the same address and port
+/// by the same way: tags, IP addresses and ports agree.
+#[inline(always)]
+fn is_same_way(x: &[u8], x_at: &Place, y: &[u8], y_at: &Place) -> bool {
+    // Pieces of fixed size: a comparison of any length is a call.
+    let (l3, udp) = (x_at.l3(), x_at.udp());
+    let same_addresses = match x_at.family {
+        frame::Family::V4 => same::<8>(x, y, l3 + 12),
+        frame::Family::V6 => same::<32>(x, y, l3 + 8),
+    };
+    x_at.family == y_at.family
+        && l3 == y_at.l3()
+        && udp == y_at.udp()
+        && same_addresses
+        && same::<4>(x, y, udp)
+        && (l3 == 14 || x[12..l3] == y[12..l3])
+}
+
 impl Port for XskPort {
     type Packet = XskPacket;
+    type Path = XskPath;
 
     #[inline]
     fn receive(&mut self, max: usize) -> usize {
@@ -251,20 +279,36 @@ impl Port for XskPort {
 
     #[inline(always)]
     fn is_same_flow(&self, a: &XskPacket, b: &XskPacket) -> bool {
-        // Tags, IP addresses and ports must agree: the 5-tuple on its network.
-        // Pieces of fixed size: a comparison of any length is a call.
-        let (x, y) = (self.bytes(a), self.bytes(b));
-        let (l3, udp) = (a.at.l3(), a.at.udp());
-        let same_addresses = match a.at.family {
-            frame::Family::V4 => same::<8>(x, y, l3 + 12),
-            frame::Family::V6 => same::<32>(x, y, l3 + 8),
+        is_same_way(self.bytes(a), &a.at, self.bytes(b), &b.at)
+    }
+
+    #[inline]
+    fn path(&self, packet: &XskPacket) -> XskPath {
+        let mut headers = [0; FRAME_HEADERS_BYTES_MAX];
+        let bytes = packet.at.payload().start;
+        headers[..bytes].copy_from_slice(&self.bytes(packet)[..bytes]);
+        XskPath { headers, start: packet.start, at: packet.at }
+    }
+
+    #[inline]
+    fn is_on_path(&self, path: &XskPath, packet: &XskPacket) -> bool {
+        is_same_way(&path.headers, &path.at, self.bytes(packet), &packet.at)
+    }
+
+    #[inline]
+    fn reply_on(&mut self, path: &XskPath) -> Option<XskPacket> {
+        if self.xsk.spare.is_empty() {
+            self.transmit();
+            self.reap();
+        }
+        let (mut frame, is_spare) = match self.xsk.spare.pop() {
+            Some(frame) => (frame, true),
+            None => (self.xsk.free.pop()?, false),
         };
-        a.at.family == b.at.family
-            && l3 == b.at.l3()
-            && udp == b.at.udp()
-            && same_addresses
-            && same::<4>(x, y, udp)
-            && (l3 == 14 || x[12..l3] == y[12..l3])
+        let bytes = path.at.payload().start;
+        let out = &mut self.xsk.umem.bytes_of_mut(&mut frame)[path.start as usize..];
+        out[..bytes].copy_from_slice(&path.headers[..bytes]);
+        Some(XskPacket { frame, start: path.start, at: path.at, is_spare })
     }
 
     #[inline]
@@ -318,9 +362,9 @@ impl Port for XskPort {
         (self.xsk.rx.peek_ready() as usize).saturating_sub(self.left)
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) {
         match self.xsk.wait {
-            WaitMode::Wakeup => self.sleep(timeout),
+            WaitMode::Wakeup => self.sleep(timeout, waker),
             WaitMode::Spin => std::hint::spin_loop(),
             WaitMode::PreferBusy { .. } => self.kick_rx(),
         }

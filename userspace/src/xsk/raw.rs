@@ -68,6 +68,6 @@ impl RawXsk {
 
     /// As [`crate::base::port::Port::wait`].
     pub fn wait(&mut self, timeout: std::time::Duration) {
-        self.port.wait(timeout);
+        self.port.wait(timeout, None);
     }
 }

@@ -28,9 +28,11 @@ pub enum Part {
     Lab,
     /// Formatter, lints, shellcheck.
     Lint,
+    /// Redis, which `bench ingest` alone compares with.
+    Redis,
 }
 
-/// Every part.
+/// Every part that building, testing and linting need.
 pub const ALL: [Part; 3] = [Part::Ebpf, Part::Lab, Part::Lint];
 
 /// What was found, and what is to be done about the rest.
@@ -56,6 +58,12 @@ impl Plan {
                     plan.look_for_program(host, "ethtool", "ethtool");
                 }
                 Part::Lint => plan.look_for_lint(host),
+                // Debian's redis-server is this file under another name; the
+                // package of that name adds a service, which nobody here wants.
+                Part::Redis => {
+                    plan.look_for_program(host, "redis-check-rdb", "redis-tools");
+                    plan.look_for_program(host, "redis-benchmark", "redis-tools");
+                }
             }
         }
         plan
@@ -288,6 +296,14 @@ pub mod tests {
         let fake = debian("plan-lint");
         let plan = Plan::make(&fake.host(), &[Part::Lint]);
         assert_eq!(plan.packages.iter().copied().collect::<Vec<_>>(), ["shellcheck"]);
+    }
+
+    #[test]
+    fn only_the_comparison_brings_redis_and_no_service() {
+        let fake = debian("plan-redis");
+        let plan = Plan::make(&fake.host(), &[Part::Redis]);
+        assert_eq!(plan.packages.iter().copied().collect::<Vec<_>>(), ["redis-tools"]);
+        assert!(!ALL.contains(&Part::Redis));
     }
 
     #[test]

@@ -19,7 +19,10 @@ use super::{Finding, Tree};
 
 const SOURCE: &str = "userspace/src/";
 const GROUND: [&str; 3] = ["base", "config", "metrics"];
-const STAGES: [&str; 5] = ["nic", "xsk", "udp", "lane", "admin"];
+const STAGES: [&str; 12] = [
+    "nic", "xsk", "udp", "batch", "log", "replicate", "dedupe", "index", "apply", "snapshot", "lane",
+    "admin",
+];
 const WIRING: [&str; 2] = ["run", "cli"];
 
 /// The top-level modules of `userspace/src`, from its files.

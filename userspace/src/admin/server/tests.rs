@@ -34,6 +34,14 @@ impl Drop for Temp {
 struct List(RefCell<Vec<Blocked>>);
 
 impl Handler for List {
+    fn partition_move(&self, partition: u16, lane: u16) -> Result<String, String> {
+        Err(format!("no log to move partition {partition} to lane {lane} of"))
+    }
+
+    fn snapshot(&self) -> Result<String, String> {
+        Err("no log".into())
+    }
+
     fn status(&self) -> Status {
         let mut status = Status { pid: 7, ..Status::default() };
         status.close();

@@ -521,7 +521,7 @@ impl<'a> Receiver<'a> {
                     self.tally.port_closed += 1;
                 }
                 Err(_) if stopping => return self.tally,
-                Err(_) => poll::readable(fd, Duration::from_millis(20)),
+                Err(_) => poll::readable(fd, None, Duration::from_millis(20)),
             }
         }
     }

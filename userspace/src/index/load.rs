@@ -1,0 +1,146 @@
+//! An index from the records of an image: hash indexes and order are built
+//! anew, in bulk.
+
+use std::io;
+
+use zerocopy::IntoBytes;
+
+use super::Index;
+use super::capture::IndexImage;
+use super::records::{CELL_WORDS, Cell, IndexLimits, OrderKey, PLAYER_WORDS, Player};
+
+/// Why the records of an image cannot be an index. The bytes had the right
+/// checksums, so they were written so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// More than the capacity, or than the image's own table.
+    #[error("the image holds {seen} {what}, room is for {wanted}: it was made with other limits")]
+    TooMany {
+        /// Records of which kind.
+        what: &'static str,
+        /// How many.
+        seen: u32,
+        /// Most that fit.
+        wanted: u32,
+    },
+    /// A record that no index writes.
+    #[error("{what} {slot} of the image is not sound: {why}; use an older snapshot")]
+    Unsound {
+        /// Record of which kind.
+        what: &'static str,
+        /// Its slot.
+        slot: u32,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl From<LoadError> for io::Error {
+    fn from(error: LoadError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
+    }
+}
+
+const fn unsound(what: &'static str, slot: u32, why: &'static str) -> LoadError {
+    LoadError::Unsound { what, slot, why }
+}
+
+impl Index {
+    /// A new index with what `image` holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::new`]; `InvalidData` with a [`LoadError`] for an image that
+    /// does not fit or is not sound.
+    pub fn restore(limits: &IndexLimits, image: &IndexImage) -> io::Result<Self> {
+        let mut index = Self::new(limits)?;
+        index.load(image)?;
+        Ok(index)
+    }
+
+    /// Fills an index that has never been written. Allocates while it sorts.
+    fn load(&mut self, image: &IndexImage) -> Result<(), LoadError> {
+        let hunts_max = u32::from(self.limits.hunts_max);
+        let parts = [
+            ("cells", image.cells_len, self.limits.cells_max, image.cells.len()),
+            ("players", image.players_len, self.limits.players_max, image.players.len()),
+            ("hunts", image.hunts_len, hunts_max, image.hunts.len()),
+        ];
+        for (what, seen, most, table) in parts {
+            let wanted = most.min(u32::try_from(table).unwrap_or(u32::MAX));
+            if seen > wanted {
+                return Err(LoadError::TooMany { what, seen, wanted });
+            }
+        }
+        self.load_hunts(&image.hunts[..image.hunts_len as usize])?;
+        self.load_players(&image.players[..image.players_len as usize])?;
+        self.load_cells(&image.cells[..image.cells_len as usize])
+    }
+
+    fn load_hunts(&mut self, hunts: &[u64]) -> Result<(), LoadError> {
+        for (domain, number) in hunts.iter().zip(0..) {
+            match self.hunt_insert(*domain) {
+                Ok(hunt) if u32::from(hunt.0) == number => {}
+                _ => return Err(unsound("hunt", number, "its domain key is there twice")),
+            }
+        }
+        Ok(())
+    }
+
+    fn load_players(&mut self, players: &[Player]) -> Result<(), LoadError> {
+        let at = self.layout.players_at;
+        self.main[at..at + players.len() * PLAYER_WORDS].copy_from_slice(words(players));
+        let hunts_len = self.hunts_len;
+        for (player, slot) in players.iter().zip(0..) {
+            if u32::from(player.hunt) >= hunts_len || !player.is_sound() {
+                return Err(unsound("player", slot, "unknown hunt, or bytes that must be 0"));
+            }
+            if self.player_slot(player.hunt(), player.player).is_some() {
+                return Err(unsound("player", slot, "it is there twice"));
+            }
+            let hash = self.mix.of(player.hunt, player.player);
+            self.layout.player_hash.insert(&mut self.main, hash, slot);
+        }
+        self.players_len = players.len() as u32;
+        Ok(())
+    }
+
+    fn load_cells(&mut self, cells: &[Cell]) -> Result<(), LoadError> {
+        let at = self.layout.cells_at;
+        self.main[at..at + cells.len() * CELL_WORDS].copy_from_slice(words(cells));
+        let mut keys = Vec::with_capacity(cells.len());
+        // From the last to the first, so that the lowest vacant slots are used
+        // again first.
+        for (cell, slot) in cells.iter().zip(0..cells.len() as u32).rev() {
+            if cell.is_vacant() {
+                *self.cell_mut(slot) = Cell { claimed_by: self.vacant, ..Cell::default() };
+                self.vacant = slot + 1;
+                continue;
+            }
+            if u32::from(cell.hunt) >= self.hunts_len || cell.claimed_by > self.players_len {
+                return Err(unsound("cell", slot, "unknown hunt or player"));
+            }
+            let hash = self.mix.of(cell.hunt, cell.id);
+            self.layout.cell_hash.insert(&mut self.main, hash, slot);
+            keys.push((cell.key(), slot));
+        }
+        keys.sort_unstable();
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(unsound("cell", twice[1].1, "it is there twice"));
+        }
+        let slots: Vec<u32> = keys.iter().map(|(_, slot): &(OrderKey, u32)| *slot).collect();
+        let (order, mut memory) = self.order_memory();
+        if order.load(&mut memory, &slots).is_err() {
+            return Err(unsound("cell", 0, "the order has no room"));
+        }
+        self.cells_top = cells.len() as u32;
+        self.cells_len = slots.len() as u32;
+        Ok(())
+    }
+}
+
+/// Records as the arena holds them.
+fn words<T: IntoBytes + zerocopy::Immutable>(records: &[T]) -> &[u64] {
+    // Records are whole words and aligned as such, so this never fails.
+    zerocopy::FromBytes::ref_from_bytes(records.as_bytes()).unwrap_or(&[])
+}

@@ -1,0 +1,356 @@
+//! The receiving half of a lane with a log: events into its open batch, the
+//! batch into the log, answers when all of it is applied.
+//!
+//! ```text
+//!   datagram -> append (one copy) -> open batch -> seal -> flights, oldest first
+//!                 pending answer: session, sequence, slots, way back
+//!   oldest flight done (every owner has filled its slots) -> answers -> buffer free
+//! ```
+//!
+//! One batch is open at a time. It is sealed when it is full, when the ring has
+//! run dry and nothing is in flight, and 500 us after its first event at the
+//! latest: alone, an event waits for nothing; under load, what arrives while
+//! the disk works shares the next write. A datagram is refused only here, before
+//! its events join; afterwards its sender gets the outcomes or silence.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtrb::Producer;
+use veltrix_abi::partition::partition_of;
+use veltrix_abi::wire::{Header, Mode};
+
+use super::link::LaneLink;
+use super::open_acks::{Answer, OpenAcks, Sender};
+use super::stages::{Stage, StageTimes};
+use super::{EVENTS_LIMIT, count_outcomes};
+use crate::base::clock::monotonic_ns;
+use crate::base::counters::LaneCounters;
+use crate::base::port::Port;
+use crate::batch::format::BATCH_EVENTS_MAX;
+use crate::batch::pool::Stamp;
+use crate::batch::{BatchBuf, OutcomeSlots, Pool};
+use veltrix_abi::outcomes::DUPLICATE_BIT;
+
+/// Longest an event waits in an open batch. Half of the millisecond in which it
+/// is to be answered; longer saves writes only where the disk is idle anyway.
+const SEAL_AFTER_NS: u64 = 500_000;
+
+/// A datagram whose answer is owed.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    session: u64,
+    sequence: u64,
+    domain: u64,
+    /// When the lane took the frame, monotonic nanoseconds.
+    received_ns: u64,
+    /// Slot of its first event.
+    first_slot: u32,
+    /// Way back, an index into the flight's ways.
+    way: u32,
+    events: u16,
+}
+
+/// A way back and its hash.
+struct Way<T> {
+    path: T,
+    hash: u32,
+}
+
+/// A batch on its way, and the answers owed for it.
+struct Flight<T> {
+    buffer: usize,
+    /// When its first event was appended, monotonic nanoseconds.
+    first_ns: u64,
+    /// Events in `pending`.
+    events: u64,
+    pending: Vec<Pending>,
+    ways: Vec<Way<T>>,
+}
+
+impl<T> Flight<T> {
+    fn new() -> Self {
+        Self {
+            buffer: 0,
+            first_ns: 0,
+            events: 0,
+            pending: Vec::with_capacity(BATCH_EVENTS_MAX),
+            ways: Vec::with_capacity(BATCH_EVENTS_MAX),
+        }
+    }
+}
+
+/// Events of a datagram that was decoded.
+pub(super) struct Incoming<'a> {
+    pub(super) header: &'a Header,
+    /// Whole events, as in the datagram.
+    pub(super) body: &'a [u8],
+    pub(super) events: u16,
+    pub(super) mode: Mode,
+}
+
+/// See the module.
+pub(super) struct Ingest<P: Port> {
+    lane: u32,
+    life: u64,
+    partitions: u16,
+    number: u64,
+    pool: Pool,
+    open: Option<Flight<P::Path>>,
+    flights: VecDeque<Flight<P::Path>>,
+    idle: Vec<Flight<P::Path>>,
+    submissions: Producer<Arc<BatchBuf>>,
+    link: Arc<LaneLink>,
+    deadline_ns: u64,
+    /// Something was sealed since the control core was last woken.
+    submitted: bool,
+}
+
+impl<P: Port> Ingest<P> {
+    pub(super) fn new(
+        lane: u32,
+        life: u64,
+        partitions: u16,
+        batches: usize,
+        deadline: Duration,
+        submissions: Producer<Arc<BatchBuf>>,
+        link: Arc<LaneLink>,
+    ) -> Self {
+        Self {
+            lane,
+            life,
+            partitions,
+            number: 0,
+            pool: Pool::new(batches, partitions),
+            open: None,
+            flights: VecDeque::with_capacity(batches),
+            idle: (0..batches).map(|_| Flight::new()).collect(),
+            submissions,
+            link,
+            deadline_ns: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
+            submitted: false,
+        }
+    }
+
+    /// Bytes of one batch in flight with what is kept for its answers.
+    pub(super) const fn bytes_of_batch() -> usize {
+        Pool::buffer_bytes()
+            + BATCH_EVENTS_MAX * (size_of::<Pending>() + size_of::<Way<P::Path>>())
+    }
+
+    /// Whether the log keeps up: the oldest batch in flight is not older than
+    /// the deadline of a new event.
+    #[inline]
+    pub(super) fn keeps_up(&self, now_ns: u64) -> bool {
+        self.flights.front().is_none_or(|f| now_ns.saturating_sub(f.first_ns) <= self.deadline_ns)
+    }
+
+    /// Appends the events of a datagram; false when no buffer is free: nothing
+    /// was taken then. A datagram of mode `none` is owed no answer by us.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        port: &P,
+        packet: &P::Packet,
+        incoming: &Incoming<'_>,
+        now_ns: u64,
+    ) -> bool {
+        let partition = partition_of(incoming.header.domain, self.partitions);
+        let Some(first_slot) = self.append_events(partition, incoming, now_ns) else {
+            return false;
+        };
+        if incoming.mode != Mode::Durable {
+            return true;
+        }
+        let Some(flight) = &mut self.open else { return true };
+        if !flight.ways.last().is_some_and(|way| port.is_on_path(&way.path, packet)) {
+            flight.ways.push(Way { path: port.path(packet), hash: port.flow_hash(packet) });
+        }
+        flight.events += u64::from(incoming.events);
+        flight.pending.push(Pending {
+            session: incoming.header.session,
+            sequence: incoming.header.sequence,
+            domain: incoming.header.domain,
+            received_ns: now_ns,
+            first_slot,
+            way: flight.ways.len() as u32 - 1,
+            events: incoming.events,
+        });
+        true
+    }
+
+    /// Slot of the first event.
+    #[inline]
+    fn append_events(
+        &mut self,
+        partition: u16,
+        incoming: &Incoming<'_>,
+        now_ns: u64,
+    ) -> Option<u32> {
+        for _ in 0..2 {
+            if self.open.is_none() {
+                self.open(now_ns)?;
+            }
+            let flight = self.open.as_ref()?;
+            let buffer = self.pool.open_buffer(flight.buffer);
+            let domain = incoming.header.domain;
+            let slot = buffer.append(partition, domain, incoming.body, incoming.events);
+            if slot.is_some() {
+                return slot;
+            }
+            // Full. A datagram fits an empty batch, so the second try is the last.
+            self.seal(now_ns);
+        }
+        None
+    }
+
+    fn open(&mut self, now_ns: u64) -> Option<()> {
+        let buffer = self.pool.take()?;
+        let mut flight = self.idle.pop()?;
+        flight.buffer = buffer;
+        flight.first_ns = now_ns;
+        flight.events = 0;
+        self.open = Some(flight);
+        Some(())
+    }
+
+    /// Seals the open batch and hands it to the control core.
+    fn seal(&mut self, now_ns: u64) {
+        let Some(flight) = self.open.take() else { return };
+        self.number += 1;
+        let buffer = self.pool.open_buffer(flight.buffer);
+        buffer.seal(self.lane, self.life, self.number);
+        buffer.slots().stamp(Stamp::Sealed, now_ns);
+        // As many places as buffers: there is always room.
+        let pushed = self.submissions.push(self.pool.share(flight.buffer)).is_ok();
+        debug_assert!(pushed, "a buffer without a place in the ring");
+        self.flights.push_back(flight);
+        self.submitted = true;
+    }
+
+    /// Called once a turn, `is_dry` when the ring gave all it had: seals what is
+    /// due and wakes the control core.
+    #[inline]
+    pub(super) fn end_of_turn(&mut self, is_dry: bool, now_ns: u64) {
+        if let Some(open) = &self.open
+            && ((is_dry && self.flights.is_empty())
+                || now_ns.saturating_sub(open.first_ns) >= SEAL_AFTER_NS)
+        {
+            self.seal(now_ns);
+        }
+        if std::mem::take(&mut self.submitted) {
+            let in_flight = self.flights.len() as u64;
+            self.link.in_flight.store(in_flight, std::sync::atomic::Ordering::Relaxed);
+            self.link.control.wake();
+        }
+    }
+
+    /// Whether answers can be written now.
+    #[inline]
+    pub(super) fn has_answers(&self) -> bool {
+        self.flights.front().is_some_and(|f| self.pool.get(f.buffer).slots().is_done())
+    }
+
+    /// When the open batch must be sealed, from `now_ns` on; `None` without one.
+    pub(super) fn seal_due_in(&self, now_ns: u64) -> Option<Duration> {
+        let open = self.open.as_ref()?;
+        Some(Duration::from_nanos((open.first_ns + SEAL_AFTER_NS).saturating_sub(now_ns)))
+    }
+
+    /// Writes the answers of every batch that is done; gives how many batches.
+    #[inline]
+    pub(super) fn acknowledge(
+        &mut self,
+        port: &mut P,
+        acks: &mut OpenAcks<P::Packet>,
+        counters: &LaneCounters,
+        times: &mut StageTimes,
+    ) -> usize {
+        let mut batches = 0;
+        while self.has_answers() {
+            let Some(mut flight) = self.flights.pop_front() else { break };
+            let slots = self.pool.get(flight.buffer).slots();
+            match slots.epoch() {
+                Some(epoch) => {
+                    let now_ns = monotonic_ns();
+                    for pending in &flight.pending {
+                        let way = &flight.ways[pending.way as usize];
+                        answer(port, acks, counters, slots, way, pending, epoch);
+                    }
+                    note_times(times, slots, &flight.pending, now_ns);
+                }
+                None => {
+                    counters.acks.lost.add(flight.pending.len() as u64);
+                    counters.acks.events_lost.add(flight.events);
+                }
+            }
+            flight.pending.clear();
+            flight.ways.clear();
+            self.idle.push(flight);
+            batches += 1;
+        }
+        if batches > 0 {
+            let in_flight = self.flights.len() as u64;
+            self.link.in_flight.store(in_flight, std::sync::atomic::Ordering::Relaxed);
+        }
+        batches
+    }
+
+    /// Answers and events owed.
+    #[inline]
+    pub(super) fn owed(&self) -> (u64, u64) {
+        let all = self.flights.iter().chain(&self.open);
+        all.fold((0, 0), |(n, events), f| (n + f.pending.len() as u64, events + f.events))
+    }
+}
+
+/// Writes the answer to one datagram.
+#[inline]
+fn answer<P: Port>(
+    port: &mut P,
+    acks: &mut OpenAcks<P::Packet>,
+    counters: &LaneCounters,
+    slots: &OutcomeSlots,
+    way: &Way<P::Path>,
+    pending: &Pending,
+    epoch: u64,
+) {
+    let mut outcomes = [0u8; EVENTS_LIMIT];
+    let outcomes = &mut outcomes[..usize::from(pending.events).min(EVENTS_LIMIT)];
+    let mut first_epochs = [0u64; EVENTS_LIMIT];
+    let mut duplicates = 0;
+    for (slot, outcome) in (pending.first_slot..).zip(outcomes.iter_mut()) {
+        *outcome = slots.outcome(slot);
+        if *outcome & DUPLICATE_BIT != 0 {
+            first_epochs[duplicates] = slots.first_epoch(slot);
+            duplicates += 1;
+        }
+    }
+    count_outcomes(counters, outcomes);
+    let answer = Answer {
+        session: pending.session,
+        sequence: pending.sequence,
+        domain: pending.domain,
+        epoch,
+        mode: Mode::Durable,
+        outcomes,
+        first_epochs: &first_epochs[..duplicates],
+    };
+    acks.add(port, counters, Sender::Path(&way.path, way.hash), &answer);
+}
+
+fn note_times(times: &mut StageTimes, slots: &OutcomeSlots, pending: &[Pending], acked_ns: u64) {
+    let datagrams = pending.len() as u64;
+    let stamps = [Stamp::Sealed, Stamp::Submitted, Stamp::Durable, Stamp::Committed, Stamp::Applied]
+        .map(|stamp| slots.stamped(stamp));
+    let stages = [Stage::Submitted, Stage::Durable, Stage::Committed, Stage::Applied];
+    for (stage, pair) in stages.into_iter().zip(stamps.windows(2)) {
+        times.record(stage, pair[1].saturating_sub(pair[0]), datagrams);
+    }
+    times.record(Stage::Acked, acked_ns.saturating_sub(stamps[4]), datagrams);
+    for pending in pending {
+        times.record(Stage::Sealed, stamps[0].saturating_sub(pending.received_ns), 1);
+        times.record(Stage::Whole, acked_ns.saturating_sub(pending.received_ns), 1);
+    }
+}

@@ -1,0 +1,391 @@
+//! Lanes with a log, whose control core is scripted: it commits what lanes
+//! sealed, in the order it likes and when it likes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use rtrb::RingBuffer;
+use veltrix_abi::kinds::EventKind;
+use veltrix_abi::partition::partition_of;
+use veltrix_abi::wire::{Event, Reply, decode_reply};
+
+use super::link::{ControlEnds, LaneCommand, LaneReport, link};
+use super::tests::{FakePort, Flow};
+use super::*;
+use crate::apply::PartitionLimits;
+use crate::base::waker::Waker;
+use crate::batch::{BatchBuf, BatchView, Payload};
+use crate::dedupe::{DedupeLimits, Secret};
+use crate::index::IndexLimits;
+
+pub(super) const PARTITIONS: u16 = 8;
+
+/// Log time of all entries; keys are stamped with it.
+const NOW_MS: u64 = 1_700_000_000_000;
+
+pub(super) fn limits() -> PartitionLimits {
+    PartitionLimits {
+        index: IndexLimits { cells_max: 200, players_max: 500, hunts_max: 16 },
+        dedupe: DedupeLimits { keys_max: 20_000, window_ms: 60_000 },
+    }
+}
+
+pub(super) fn partitions() -> Vec<Box<Partition>> {
+    let secret = std::array::from_fn(|i| (i as u8).wrapping_mul(151) ^ 0x5a);
+    let secret = Arc::new(Secret::new(secret));
+    let new = |n| Partition::new(n, &limits(), Arc::clone(&secret)).unwrap();
+    (0..PARTITIONS).map(|n| Box::new(new(n))).collect()
+}
+
+/// The control core of some lanes.
+pub(super) struct Control {
+    pub(super) ends: Vec<ControlEnds>,
+    pub(super) facts: Arc<LogFacts>,
+    pub(super) epoch: u64,
+    /// Sealed and not committed.
+    pub(super) sealed: Vec<Arc<BatchBuf>>,
+}
+
+impl Control {
+    /// Rings for `lanes` lanes, of which lane 0 owns everything.
+    pub(super) fn new(lanes: usize, batches: usize) -> (Self, Vec<LogHalfSpec>) {
+        let waker = Arc::new(Waker::new().unwrap());
+        let (mut lane_ends, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..lanes {
+            let (lane, control) = link(batches, Arc::clone(&waker)).unwrap();
+            lane_ends.push(lane);
+            ends.push(control);
+        }
+        let links: Arc<[_]> = ends.iter().map(|e: &ControlEnds| Arc::clone(&e.link)).collect();
+        let facts = Arc::new(LogFacts::default());
+        facts.ready.store(true, Relaxed);
+        let mut state: Vec<_> = partitions().into_iter().map(Some).collect();
+        let specs = lane_ends
+            .into_iter()
+            .enumerate()
+            .map(|(lane, ends)| LogHalfSpec {
+                lane: lane as u32,
+                life: 5,
+                partitions: PARTITIONS,
+                batches,
+                deadline: Duration::from_secs(3_600),
+                ends,
+                facts: Arc::clone(&facts),
+                lanes: Arc::clone(&links),
+                owned: state.iter_mut().map(|s| if lane == 0 { s.take() } else { None }).collect(),
+                images: None,
+                epoch: 0,
+            })
+            .collect();
+        (Self { ends, facts, epoch: 0, sealed: Vec::new() }, specs)
+    }
+
+    /// Takes what lanes have sealed.
+    pub(super) fn collect(&mut self) {
+        for ends in &mut self.ends {
+            while let Ok(batch) = ends.submissions.pop() {
+                self.sealed.push(batch);
+            }
+        }
+    }
+
+    /// Commits one batch: every lane owns some state.
+    pub(super) fn commit(&mut self, batch: Arc<BatchBuf>) {
+        self.epoch += 1;
+        batch.slots().committed(self.epoch, self.ends.len() as u32);
+        for ends in &mut self.ends {
+            let command = LaneCommand::Apply {
+                epoch: self.epoch,
+                log_time_ns: NOW_MS * 1_000_000,
+                batch: Some(Payload::Pooled(Arc::clone(&batch))),
+            };
+            assert!(ends.commands.push(command).is_ok());
+        }
+    }
+
+    /// Commits all that was sealed.
+    pub(super) fn commit_all(&mut self) {
+        self.collect();
+        for batch in std::mem::take(&mut self.sealed) {
+            self.commit(batch);
+        }
+    }
+}
+
+/// A key of log time, told apart by `n`.
+pub(super) fn key(n: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..6].copy_from_slice(&NOW_MS.to_be_bytes()[2..]);
+    key[6] = 0x70;
+    key[8] = 0x80;
+    key[9..].copy_from_slice(&n.to_be_bytes()[1..]);
+    key
+}
+
+pub(super) fn credit(n: u64) -> Event<'static> {
+    Event {
+        key: key(n),
+        player: n % 10,
+        subject: 0,
+        argument: 5,
+        kind: EventKind::WalletCredit.code(),
+        reserved: 0,
+        payload: &[],
+    }
+}
+
+pub(super) fn datagram(mode: Mode, domain: u64, sequence: u64, events: &[Event<'_>]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    for event in events {
+        let at = bytes.len();
+        bytes.resize(at + event.wire_bytes(), 0);
+        event.write(&mut bytes[at..]);
+    }
+    let header = Header {
+        mode: mode as u8,
+        count: events.len() as u16,
+        session: 9,
+        sequence,
+        domain,
+        ..Header::new(Kind::Events)
+    };
+    header.write(&mut bytes);
+    wire::finish(&mut bytes, crc_fast::crc32_iscsi);
+    bytes
+}
+
+fn lane(spec: LogHalfSpec) -> Lane<FakePort> {
+    super::tests::lane().with_log(spec)
+}
+
+impl Lane<FakePort> {
+    fn deliver(&mut self, flow: Flow, datagram: Vec<u8>) {
+        self.port.incoming.push_back((flow, datagram));
+    }
+
+    /// Ack entries sent so far: flow, sequence, epoch, mode, outcomes, epochs of
+    /// duplicates.
+    fn acks(&mut self) -> Vec<(Flow, u64, u64, Mode, Vec<u8>, Vec<u64>)> {
+        let mut all = Vec::new();
+        for (flow, bytes) in std::mem::take(&mut self.port.sent) {
+            let Ok((_, Reply::Ack(acks))) = decode_reply(&bytes, crc_fast::crc32_iscsi) else {
+                panic!("not an ack")
+            };
+            for ack in acks {
+                let epochs = ack.duplicate_epochs().collect();
+                all.push((flow, ack.sequence, ack.epoch, ack.mode, ack.outcomes.to_vec(), epochs));
+            }
+        }
+        all.sort_by_key(|a| a.1);
+        all
+    }
+
+    /// Every event and every reply is in exactly one count.
+    fn assert_log_closed(&self) {
+        let c = &self.counters;
+        let r = &c.replies;
+        let owed: u64 = Exit::ALL
+            .iter()
+            .filter(|e| e.action() == Action::Reply)
+            .map(|e| c.exits(*e))
+            .sum();
+        let fates = [&r.sent, &r.coalesced, &r.dropped_tx_full, &r.withheld, &c.acks.pending, &c.acks.lost];
+        assert_eq!(owed, fates.iter().map(|f| f.get()).sum::<u64>());
+        let outcomes: u64 = Outcome::ALL.iter().map(|o| c.outcomes(*o)).sum();
+        let parts = [outcomes, c.duplicates.get(), c.acks.events_pending.get(), c.acks.events_lost.get()];
+        assert_eq!(c.events.get(), parts.iter().sum::<u64>());
+        assert_eq!(self.port.alive, 0);
+    }
+}
+
+const APPLIED: u8 = Outcome::Applied as u8;
+
+#[test]
+fn an_event_is_answered_when_it_is_committed_and_applied() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    lane.deliver(3, datagram(Mode::Durable, 42, 1, &[credit(1), credit(2)]));
+    lane.turn();
+    lane.assert_log_closed();
+    assert!(lane.acks().is_empty(), "not durable yet");
+    control.collect();
+    let batch = control.sealed.remove(0);
+    let view = BatchView::check(batch.bytes(), PARTITIONS).unwrap();
+    let range = view.ranges().next().unwrap();
+    assert_eq!((range.partition, range.events), (partition_of(42, PARTITIONS), 2));
+    lane.turn();
+    assert!(lane.acks().is_empty(), "durable or not, it is not committed");
+    control.commit(batch);
+    lane.turn();
+    assert_eq!(lane.acks(), [(3, 1, 1, Mode::Durable, vec![APPLIED; 2], vec![])]);
+    lane.assert_log_closed();
+    assert_eq!(lane.counters.outcomes(Outcome::Applied), 2);
+}
+
+#[test]
+fn a_duplicate_is_answered_with_its_first_outcome_and_epoch() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    for sequence in 1..=3 {
+        lane.deliver(3, datagram(Mode::Durable, 42, sequence, &[credit(1), credit(9 + sequence)]));
+        lane.turn();
+        control.commit_all();
+        lane.turn();
+    }
+    let acks = lane.acks();
+    assert_eq!(acks[0], (3, 1, 1, Mode::Durable, vec![APPLIED; 2], vec![]));
+    assert_eq!(acks[2], (3, 3, 3, Mode::Durable, vec![APPLIED | DUPLICATE_BIT, APPLIED], vec![1]));
+    assert_eq!(lane.counters.duplicates.get(), 2);
+    lane.assert_log_closed();
+}
+
+#[test]
+fn while_a_batch_is_in_flight_the_next_one_fills() {
+    let (mut control, mut specs) = Control::new(1, 64);
+    let mut lane = lane(specs.remove(0));
+    for sequence in 1..=400u64 {
+        let events: Vec<_> = (0..24).map(|i| credit(sequence * 24 + i)).collect();
+        lane.deliver(1, datagram(Mode::Durable, sequence % 5, sequence, &events));
+    }
+    while lane.turn() > 0 {}
+    control.collect();
+    // How many depends on how long the turns took; none was sealed for one
+    // datagram while another was in flight.
+    assert!((2..=60).contains(&control.sealed.len()), "{}", control.sealed.len());
+    for batch in &control.sealed {
+        BatchView::check(batch.bytes(), PARTITIONS).unwrap();
+    }
+    for _ in 0..60 {
+        control.commit_all();
+        while lane.turn() > 0 {}
+    }
+    assert_eq!(lane.acks().len(), 400);
+    assert_eq!(lane.counters.outcomes(Outcome::Applied), 400 * 24);
+    lane.assert_log_closed();
+}
+
+#[test]
+fn events_are_refused_before_they_join_and_never_after() {
+    let (mut control, mut specs) = Control::new(1, 2);
+    let mut lane = lane(specs.remove(0));
+    control.facts.ready.store(false, Relaxed);
+    lane.deliver(1, datagram(Mode::Durable, 1, 1, &[credit(1)]));
+    lane.turn();
+    assert_eq!(lane.counters.exits(Exit::Shed), 1, "the log is being replayed");
+    assert_eq!(lane.counters.outcomes(Outcome::Overloaded), 1);
+    control.facts.ready.store(true, Relaxed);
+    // Two buffers: both in flight, so the third batch finds none.
+    for sequence in 2..=700 {
+        let events: Vec<_> = (0..24).map(|i| credit(sequence * 24 + i)).collect();
+        lane.deliver(1, datagram(Mode::Durable, 1, sequence, &events));
+    }
+    while lane.turn() > 0 {}
+    let shed = lane.counters.exits(Exit::Shed);
+    assert!((100..700).contains(&shed), "{shed}");
+    lane.assert_log_closed();
+    lane.port.sent.clear();
+    control.commit_all();
+    while lane.turn() > 0 {}
+    assert_eq!(lane.acks().len() as u64, 700 - shed);
+    lane.assert_log_closed();
+}
+
+#[test]
+fn a_lost_batch_is_answered_with_silence() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    lane.deliver(1, datagram(Mode::Durable, 1, 1, &[credit(1), credit(2)]));
+    lane.turn();
+    control.collect();
+    control.sealed.remove(0).slots().lost();
+    lane.turn();
+    assert!(lane.acks().is_empty());
+    let acks = &lane.counters.acks;
+    assert_eq!((acks.lost.get(), acks.events_lost.get(), acks.pending.get()), (1, 2, 0));
+    lane.assert_log_closed();
+    // The same keys again: they were never applied.
+    lane.deliver(1, datagram(Mode::Durable, 1, 2, &[credit(1), credit(2)]));
+    lane.turn();
+    control.commit_all();
+    lane.turn();
+    assert_eq!(lane.acks(), [(1, 2, 1, Mode::Durable, vec![APPLIED; 2], vec![])]);
+}
+
+#[test]
+fn telemetry_is_answered_at_once_and_applied_later() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    lane.deliver(1, datagram(Mode::None, 1, 1, &[credit(1)]));
+    lane.turn();
+    assert_eq!(lane.acks(), [(1, 1, 0, Mode::None, vec![Outcome::Accepted as u8], vec![])]);
+    control.commit_all();
+    lane.turn();
+    assert!(lane.acks().is_empty(), "one answer is enough");
+    // It was applied: its key is known.
+    lane.deliver(1, datagram(Mode::Durable, 1, 2, &[credit(1)]));
+    lane.turn();
+    control.commit_all();
+    lane.turn();
+    assert_eq!(lane.acks()[0].4, [APPLIED | DUPLICATE_BIT]);
+    lane.assert_log_closed();
+}
+
+/// A partition goes from lane to lane while both receive: every event is
+/// applied once, by whoever owns it then, and answered by whoever received it.
+#[test]
+fn a_partition_moves_between_two_epochs_under_traffic() {
+    let (mut control, specs) = Control::new(2, 8);
+    let mut lanes: Vec<_> = specs.into_iter().map(lane).collect();
+    let domain = 42;
+    let partition = partition_of(domain, PARTITIONS);
+    let mut owner = 0;
+    let mut sequence = 0;
+    for round in 0..40 {
+        for lane in &mut lanes {
+            sequence += 1;
+            lane.deliver(1, datagram(Mode::Durable, domain, sequence, &[credit(sequence), credit(1)]));
+            lane.turn();
+        }
+        control.collect();
+        let mut sealed = std::mem::take(&mut control.sealed);
+        if let Some(first) = sealed.drain(..1).next() {
+            control.commit(first);
+        }
+        if round % 3 == 0 {
+            let (to, from) = RingBuffer::new(1);
+            let release = LaneCommand::Release { partition, to };
+            assert!(control.ends[owner].commands.push(release).is_ok());
+            owner = 1 - owner;
+            let adopt = LaneCommand::Adopt { partition, from };
+            assert!(control.ends[owner].commands.push(adopt).is_ok());
+        }
+        sealed.into_iter().for_each(|batch| control.commit(batch));
+        // The new owner may be asked first: it waits.
+        let first = round % 2;
+        for _ in 0..6 {
+            lanes[first].turn();
+            lanes[1 - first].turn();
+        }
+    }
+    let mut outcomes: Vec<_> = lanes.iter_mut().flat_map(Lane::acks).collect();
+    outcomes.sort_by_key(|a| a.1);
+    assert_eq!(outcomes.len(), 80);
+    for (_, sequence, epoch, _, outcome, firsts) in outcomes {
+        let both_new = sequence == 1;
+        if both_new {
+            // Its two events have one key.
+            assert_eq!(outcome, [APPLIED, APPLIED | DUPLICATE_BIT]);
+        } else {
+            assert_eq!((outcome, firsts), (vec![APPLIED, APPLIED | DUPLICATE_BIT], vec![1]), "{sequence}");
+        }
+        assert!(epoch >= 1);
+    }
+    lanes.iter().for_each(Lane::assert_log_closed);
+    let mut adopted = 0;
+    for ends in &mut control.ends {
+        while let Ok(report) = ends.reports.pop() {
+            adopted += u32::from(matches!(report, LaneReport::Adopted { .. }));
+        }
+        assert_eq!(ends.link.applied_epoch(), control.epoch);
+    }
+    assert_eq!(adopted, 14);
+}

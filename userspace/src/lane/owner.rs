@@ -1,0 +1,275 @@
+//! The owning half of a lane: applies committed entries to its partitions, in
+//! epoch order.
+//!
+//! ```text
+//!   command ring -> Apply: ranges of own partitions -> outcome slots; last owner wakes the sealer
+//!                -> Release / Adopt: a partition changes its owner between two epochs
+//!                -> Capture: its partitions, one after the other, into the lane's image
+//! ```
+//!
+//! A command that has to wait (a partition that has not arrived yet) holds back
+//! all after it: order is what is promised. Capturing holds back nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rtrb::{Consumer, Producer};
+
+use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
+use super::stages::StageTimes;
+use crate::apply::{Partition, PartitionImage};
+use crate::base::clock::monotonic_ns;
+use crate::batch::pool::Stamp;
+use crate::batch::{BatchView, Payload};
+use crate::snapshot::LaneImages;
+
+/// Bytes of state copied a turn while a partition is captured: some 10 us.
+const CAPTURE_BYTES: usize = 64 << 10;
+
+/// Entries applied a turn at the most, so that the ring is looked at between
+/// full batches of half a millisecond each.
+const ENTRIES_A_TURN: usize = 2;
+
+/// Where a capture of the lane's partitions stands.
+#[derive(Clone, Copy, Debug)]
+enum Capture {
+    Off,
+    /// The next partition is this one or above.
+    Next(u16),
+    Copying(u16),
+}
+
+/// See the module.
+pub(super) struct Owner {
+    partitions: Vec<Option<Box<Partition>>>,
+    /// Lanes by number: whoever sealed a batch is woken when it is done.
+    lanes: Arc<[Arc<LaneLink>]>,
+    link: Arc<LaneLink>,
+    commands: Consumer<LaneCommand>,
+    reports: Producer<LaneReport>,
+    images: Option<LaneImages<PartitionImage>>,
+    /// An image that was got and is not in use yet.
+    image: Option<PartitionImage>,
+    capture: Capture,
+    round: u64,
+    next_round: Option<u64>,
+    /// A partition that has not arrived yet.
+    adopting: Option<(u16, Consumer<Box<Partition>>)>,
+    /// A set of histograms to fill next.
+    spare_times: Option<Box<StageTimes>>,
+    epoch: u64,
+}
+
+impl Owner {
+    pub(super) fn new(
+        partitions: Vec<Option<Box<Partition>>>,
+        images: Option<LaneImages<PartitionImage>>,
+        epoch: u64,
+        lanes: Arc<[Arc<LaneLink>]>,
+        link: Arc<LaneLink>,
+        commands: Consumer<LaneCommand>,
+        reports: Producer<LaneReport>,
+    ) -> Self {
+        link.set_applied_epoch(epoch);
+        Self {
+            partitions,
+            lanes,
+            link,
+            commands,
+            reports,
+            images,
+            image: None,
+            capture: Capture::Off,
+            round: 0,
+            next_round: None,
+            adopting: None,
+            spare_times: Some(Box::default()),
+            epoch,
+        }
+    }
+
+    /// Whether a turn would find something to do.
+    pub(super) fn has_work(&self) -> bool {
+        let can_go_on = self.adopting.as_ref().is_none_or(|(_, from)| !from.is_empty());
+        let capturing = match &self.capture {
+            Capture::Off => false,
+            // An image that is being written comes back within a millisecond or
+            // so; the idle sleep is short enough to look again.
+            Capture::Next(_) => self.image.is_some(),
+            Capture::Copying(_) => true,
+        };
+        (can_go_on && !self.commands.is_empty()) || capturing
+    }
+
+    /// Carries out what waits, within bounds; gives the entries applied.
+    #[inline]
+    pub(super) fn turn(&mut self) -> usize {
+        let mut applied = 0;
+        while applied < ENTRIES_A_TURN && self.may_go_on() {
+            let Ok(command) = self.commands.pop() else { break };
+            applied += usize::from(matches!(command, LaneCommand::Apply { .. }));
+            self.carry_out(command);
+        }
+        self.go_on_capturing();
+        applied
+    }
+
+    /// Takes over the partition that is waited for, if it has arrived.
+    #[inline]
+    fn may_go_on(&mut self) -> bool {
+        let Some((number, from)) = &mut self.adopting else { return true };
+        let Ok(partition) = from.pop() else { return false };
+        let number = *number;
+        self.partitions[usize::from(number)] = Some(partition);
+        self.adopting = None;
+        self.report(LaneReport::Adopted { partition: number });
+        true
+    }
+
+    fn carry_out(&mut self, command: LaneCommand) {
+        match command {
+            LaneCommand::Apply { epoch, log_time_ns, batch } => {
+                self.apply(epoch, log_time_ns, batch);
+            }
+            LaneCommand::Release { partition, mut to } => {
+                if let Some(mut state) = self.partitions[usize::from(partition)].take() {
+                    state.apply_other(self.epoch);
+                    // Made for one: there is room.
+                    let _ = to.push(state);
+                }
+            }
+            LaneCommand::Adopt { partition, from } => self.adopting = Some((partition, from)),
+            LaneCommand::Capture { round } => {
+                // One that was given up runs to its end first.
+                self.next_round = Some(round);
+                if matches!(self.capture, Capture::Off) {
+                    self.capture = self.begin_round();
+                }
+            }
+            LaneCommand::Stages(empty) => self.spare_times = Some(empty),
+        }
+    }
+
+    fn apply(&mut self, epoch: u64, log_time_ns: u64, batch: Option<Payload>) {
+        if epoch / DIGEST_EPOCHS > self.epoch / DIGEST_EPOCHS && self.epoch > 0 {
+            self.report_digests(epoch / DIGEST_EPOCHS * DIGEST_EPOCHS);
+        }
+        if let Some(batch) = batch {
+            let slots = batch.slots();
+            if let Some(view) = BatchView::of_checked(batch.as_slice()) {
+                for range in view.ranges() {
+                    if let Some(Some(partition)) =
+                        self.partitions.get_mut(usize::from(range.partition))
+                    {
+                        partition.apply(epoch, log_time_ns, &view, &range, slots);
+                    }
+                }
+                self.done(epoch, &batch, view.header().lane);
+            }
+        }
+        self.epoch = epoch;
+        self.link.set_applied_epoch(epoch);
+    }
+
+    /// Our slots are filled; the last owner tells the lane that waits.
+    fn done(&self, epoch: u64, batch: &Payload, lane: u32) {
+        let Some(slots) = batch.slots() else { return };
+        slots.stamp(Stamp::Applied, monotonic_ns());
+        self.link.set_applied_epoch(epoch);
+        if slots.owner_done()
+            && let Some(sealer) = self.lanes.get(lane as usize)
+        {
+            sealer.waker.wake();
+        }
+    }
+
+    #[cold]
+    fn report_digests(&mut self, boundary: u64) {
+        for number in 0..self.partitions.len() {
+            let Some(partition) = &self.partitions[number] else { continue };
+            // Loaded from a snapshot that is further: what it was then is not known.
+            if partition.epoch() >= boundary {
+                continue;
+            }
+            let digest = partition.digest();
+            self.report(LaneReport::Digest { partition: number as u16, epoch: boundary, digest });
+        }
+        self.link.control.wake();
+    }
+
+    fn report(&mut self, report: LaneReport) {
+        if self.reports.push(report).is_err() {
+            self.link.reports_lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Exchanges histograms with the control core when it asks.
+    #[inline]
+    pub(super) fn exchange_times(&mut self, times: &mut Box<StageTimes>) {
+        if self.link.stages_wanted.load(Relaxed)
+            && let Some(empty) = self.spare_times.take()
+        {
+            self.link.stages_wanted.store(false, Relaxed);
+            let filled = std::mem::replace(times, empty);
+            self.report(LaneReport::Stages(filled));
+        }
+    }
+
+    #[inline]
+    fn go_on_capturing(&mut self) {
+        if !matches!(self.capture, Capture::Off) {
+            self.capture_some();
+        }
+    }
+
+    fn capture_some(&mut self) {
+        self.capture = match self.capture {
+            Capture::Off => Capture::Off,
+            Capture::Next(from) => self.capture_next(from),
+            Capture::Copying(number) => self.capture_more(number),
+        };
+    }
+
+    fn begin_round(&mut self) -> Capture {
+        match self.next_round.take() {
+            Some(round) => {
+                self.round = round;
+                Capture::Next(0)
+            }
+            None => Capture::Off,
+        }
+    }
+
+    fn capture_next(&mut self, from: u16) -> Capture {
+        let owned = (usize::from(from)..self.partitions.len())
+            .find(|number| self.partitions[*number].is_some());
+        let Some(number) = owned else { return self.begin_round() };
+        if self.image.is_none() {
+            self.image = self.images.as_mut().and_then(LaneImages::take);
+        }
+        let (Some(partition), Some(image)) = (&mut self.partitions[number], self.image.take())
+        else {
+            return Capture::Next(from);
+        };
+        partition.apply_other(self.epoch);
+        partition.capture_begin(image);
+        Capture::Copying(number as u16)
+    }
+
+    fn capture_more(&mut self, number: u16) -> Capture {
+        // Moves wait for captures: the partition is still here.
+        let Some(partition) = &mut self.partitions[usize::from(number)] else {
+            return Capture::Next(number + 1);
+        };
+        if !partition.capture_step(CAPTURE_BYTES) {
+            return Capture::Copying(number);
+        }
+        let image = partition.capture_end();
+        if let Some(images) = &mut self.images
+            && let Err(image) = images.deliver(self.round, image)
+        {
+            self.image = Some(image);
+        }
+        Capture::Next(number + 1)
+    }
+}

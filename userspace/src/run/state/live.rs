@@ -1,0 +1,675 @@
+//! The running state, on the control core: proposes what lanes sealed, takes
+//! snapshots, moves partitions, hears what lanes report.
+//!
+//! Everything here runs in one thread. Cells are borrowed for the length of a
+//! call and never across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rtrb::{Consumer, RingBuffer};
+
+use tokio::io::unix::AsyncFd;
+
+use super::Parts;
+use super::digests::Digests;
+use super::prepare::PROGRESS_INTERVAL;
+use super::router::{Owners, Routed, Router};
+use super::times::Times;
+use crate::admin::log_status::{
+    DigestStatus, LaneOwner, LogStatus, RecoveryStatus, SnapshotStatus, WalStatus,
+};
+use crate::base::clock::{monotonic_ns, unix_ns};
+use crate::base::waker::Waker;
+use crate::batch::{BatchBuf, Payload};
+use crate::cli::{CliError, ExitStatus};
+use crate::lane::link::{ControlEnds, LaneCommand, LaneLink, LaneReport, LogFacts};
+use crate::log::superblock::DataDir;
+use crate::log::wal::{Wal, WalError};
+use crate::log::writer::WriterOptions;
+use crate::log::{Body, LogId, WalHandle, WalWriter};
+use crate::replicate::store::Store;
+use crate::replicate::{
+    Jump, Members, RaftLog, ReplicatedLog as _, Role, SnapshotMeta, SnapshotSource, Start, Timing,
+};
+use crate::run::log::Log;
+use crate::snapshot::{Anchor, Done, FindAnchor, Manifest, OnDone, Position, SnapshotWriter};
+
+/// How long stopping waits for answers that are owed.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
+
+/// Asked by the snapshot thread: the entry at an epoch.
+pub(super) type AnchorRequests = mpsc::Receiver<(u64, mpsc::Sender<Option<Anchor>>)>;
+
+/// Told by the snapshot thread when a round has ended.
+pub(super) type RoundsDone = mpsc::Receiver<()>;
+
+/// How long the snapshot thread waits for the control core.
+const ANCHOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) fn anchors(control: &Arc<Waker>) -> (FindAnchor, AnchorRequests) {
+    let (ask, requests) = mpsc::channel();
+    let control = Arc::clone(control);
+    let find = move |epoch: u64| {
+        let (tell, answer) = mpsc::channel();
+        let gone = || io::Error::other("the control core does not answer");
+        ask.send((epoch, tell)).map_err(|_| gone())?;
+        control.wake();
+        let answer: Option<Anchor> = answer.recv_timeout(ANCHOR_TIMEOUT).map_err(|_| gone())?;
+        answer.ok_or_else(|| io::Error::other(format!("epoch {epoch} is not known to the log")))
+    };
+    (Box::new(find), requests)
+}
+
+pub(super) fn rounds(control: &Arc<Waker>) -> (OnDone, RoundsDone) {
+    let (tell, done) = mpsc::channel();
+    let control = Arc::clone(control);
+    let on_done = move |_: &Done| {
+        // Nobody listens any more when the server ends.
+        let _ = tell.send(());
+        control.wake();
+    };
+    (Box::new(on_done), done)
+}
+
+/// The place of a snapshot in the log, as its file keeps it: id of the entry
+/// that brought the membership, then the membership.
+fn encode_members(meta: &SnapshotMeta) -> Vec<u8> {
+    let id = meta.members_id.unwrap_or_default();
+    let mut out: Vec<u8> =
+        [id.term, id.node, id.index].into_iter().flat_map(u64::to_le_bytes).collect();
+    out.extend(meta.members.as_ref().map(Members::encode).unwrap_or_default());
+    out
+}
+
+fn decode_meta(manifest: &Manifest) -> Option<SnapshotMeta> {
+    let (id, members) = manifest.membership.split_at_checked(24)?;
+    let word = |at: usize| id.get(at..)?.first_chunk().map(|c| u64::from_le_bytes(*c));
+    let Position { term, node, index } = manifest.last;
+    Some(SnapshotMeta {
+        last: Some(LogId { term, node, index }),
+        members_id: Some(LogId { term: word(0)?, node: word(8)?, index: word(16)? }),
+        members: Some(Members::decode(members).ok()?),
+    })
+}
+
+/// The node's newest snapshot, as the log asks for it.
+#[derive(Clone, Default)]
+struct Newest(Rc<RefCell<Option<SnapshotMeta>>>);
+
+impl SnapshotSource for Newest {
+    type File = ();
+
+    async fn newest(&self) -> io::Result<Option<(SnapshotMeta, ())>> {
+        Ok(self.0.borrow().clone().map(|meta| (meta, ())))
+    }
+
+    async fn build(&self, _: SnapshotMeta) -> io::Result<(SnapshotMeta, ())> {
+        let meta = self.0.borrow().clone();
+        meta.map(|meta| (meta, ())).ok_or_else(|| io::Error::other("there is no snapshot yet"))
+    }
+
+    async fn install(&self, _: SnapshotMeta, (): ()) -> io::Result<()> {
+        Err(io::Error::other("a single voter is sent no snapshot"))
+    }
+}
+
+/// A move of a partition that is not over.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    partition: u16,
+    to: u16,
+}
+
+/// See the module.
+pub struct Live {
+    dir: DataDir,
+    wal: WalHandle,
+    /// Dropped last of the log's parts: it writes what is queued.
+    _writer: WalWriter,
+    raft: RaftLog<Router, Newest>,
+    newest: Newest,
+    facts: Arc<LogFacts>,
+    waker: Arc<Waker>,
+    lanes: Vec<Arc<LaneLink>>,
+    submissions: RefCell<Vec<Consumer<Arc<BatchBuf>>>>,
+    reports: RefCell<Vec<Consumer<LaneReport>>>,
+    /// To the fallback's lane, which owns nothing and gets histograms only.
+    fallback: RefCell<Option<rtrb::Producer<LaneCommand>>>,
+    owners: Rc<RefCell<Owners>>,
+    owner_of: RefCell<Vec<u16>>,
+    digests: Rc<RefCell<Digests>>,
+    routed: Rc<RefCell<Routed>>,
+    times: RefCell<Times>,
+    snapshots: RefCell<SnapshotWriter>,
+    anchors: AnchorRequests,
+    rounds_done: RoundsDone,
+    moving: Cell<Option<Move>>,
+    /// Bytes of entries routed when the newest snapshot was begun.
+    bytes_at_snapshot: Cell<u64>,
+    snapshot_at_bytes: u64,
+    recovery: RefCell<RecoveryStatus>,
+    memory_bytes: BTreeMap<String, u64>,
+    jumps: Rc<Cell<u64>>,
+    fatal: Rc<RefCell<Option<String>>>,
+    fatal_wal: Arc<Mutex<Option<String>>>,
+    log: Log,
+}
+
+/// Starts the thread that writes the log. `fatal` gets what ends it.
+fn start_writer(wal: Wal, fatal: &Arc<Mutex<Option<String>>>) -> Result<WalWriter, CliError> {
+    let fatal = Arc::clone(fatal);
+    let on_fatal = Box::new(move |error: &WalError| {
+        *fatal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    });
+    WalWriter::start(wal, WriterOptions::default(), on_fatal)
+        .map_err(|e| failed(format!("the log's writer cannot be started: {e}")))
+}
+
+fn failed(message: impl Into<String>) -> CliError {
+    CliError::new(ExitStatus::Error, message)
+}
+
+impl Live {
+    /// Opens the log on what [`Parts`] hold, replays it and waits until the
+    /// lanes have applied all of it. Must run inside a `LocalSet`.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be opened or read.
+    pub async fn start(parts: Parts, snapshot_at_percent: u16, log: Log) -> Result<Rc<Self>, CliError> {
+        let fatal = Rc::new(RefCell::new(None));
+        let fatal_wal = Arc::new(Mutex::new(None));
+        let writer = start_writer(parts.wal, &fatal_wal)?;
+        let wal = writer.handle();
+        let meta = parts.manifest.as_ref().and_then(decode_meta);
+        let stamped_ns = parts.manifest.as_ref().map_or(0, |m| {
+            m.partitions.iter().map(|p| p.log_time_ns).max().unwrap_or(0)
+        });
+        let store = Store::open(wal.clone(), stamped_ns)
+            .map_err(|e| failed(format!("the log's end cannot be read: {e}")))?;
+        let newest = Newest::default();
+        newest.0.replace(meta);
+        let superblock = parts.dir.superblock().clone();
+        let digests = Rc::new(RefCell::new(Digests::new(superblock.partitions)));
+        let routed = Rc::new(RefCell::new(Routed::default()));
+
+        let lanes: Vec<_> = parts.ends.iter().map(|e| Arc::clone(&e.link)).collect();
+        let (mut submissions, mut reports, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+        for ControlEnds { link, submissions: s, commands: c, reports: r } in parts.ends {
+            submissions.push(s);
+            reports.push(r);
+            commands.push((link, c));
+        }
+        let fallback = if commands.len() > parts.owning { commands.pop().map(|c| c.1) } else { None };
+        let in_flight = (lanes.len() * parts.batches) as u64;
+        let owners = Rc::new(RefCell::new(Owners::new(commands, in_flight)));
+        let router = Router {
+            owners: Rc::clone(&owners),
+            digests: Rc::clone(&digests),
+            routed: Rc::clone(&routed),
+        };
+        let jumps = Rc::new(Cell::new(0));
+        let raft = RaftLog::start(Start {
+            node: superblock.node_id,
+            cluster: format!("{:016x}", superblock.cluster_id),
+            found: Some(Members::single(superblock.node_id)),
+            timing: Timing::default(),
+            store,
+            committed: router,
+            snapshots: newest.clone(),
+            on_jump: on_jump(Rc::clone(&jumps), log),
+            on_fatal: {
+                let fatal = Rc::clone(&fatal);
+                Box::new(move |why| drop(fatal.replace(Some(why))))
+            },
+        })
+        .await
+        .map_err(|e| failed(e.to_string()))?;
+        let live = Rc::new(Self {
+            dir: parts.dir,
+            wal,
+            _writer: writer,
+            raft,
+            newest,
+            facts: parts.facts,
+            waker: parts.waker,
+            lanes,
+            submissions: RefCell::new(submissions),
+            reports: RefCell::new(reports),
+            fallback: RefCell::new(fallback),
+            owners,
+            owner_of: RefCell::new(parts.owners),
+            digests,
+            routed,
+            times: RefCell::default(),
+            snapshots: RefCell::new(parts.snapshots),
+            anchors: parts.anchors,
+            rounds_done: parts.rounds_done,
+            moving: Cell::new(None),
+            bytes_at_snapshot: Cell::new(0),
+            snapshot_at_bytes: superblock.wal_bytes() / 100 * u64::from(snapshot_at_percent),
+            recovery: RefCell::new(parts.recovery),
+            memory_bytes: parts.memory_bytes,
+            jumps,
+            fatal,
+            fatal_wal,
+            log,
+        });
+        live.replay().await?;
+        Ok(live)
+    }
+
+    /// Waits until everything that the log held is applied.
+    async fn replay(&self) -> Result<(), CliError> {
+        let started = Instant::now();
+        let mut said = Instant::now();
+        let mut ready = std::pin::pin!(self.raft.ready());
+        let mut is_routed = false;
+        loop {
+            tokio::select! {
+                done = &mut ready, if !is_routed => {
+                    done.map_err(|e| failed(self.fatal_or(&e.to_string())))?;
+                    is_routed = true;
+                }
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+            self.hear();
+            let routed = *self.routed.borrow();
+            let applied = self.owners.borrow().applied_epoch();
+            if is_routed && applied >= routed.epoch {
+                break;
+            }
+            if said.elapsed() >= PROGRESS_INTERVAL {
+                said = Instant::now();
+                let last = self.raft.status().last_index.unwrap_or(0);
+                self.log.info(&format!(
+                    "replaying the log: epoch {applied} of {last}, {} MB/s",
+                    (routed.bytes as f64 / 1e6 / started.elapsed().as_secs_f64()).round(),
+                ));
+            }
+        }
+        let routed = *self.routed.borrow();
+        let mut recovery = self.recovery.borrow_mut();
+        recovery.entries = routed.entries;
+        recovery.bytes = routed.bytes;
+        recovery.replay_ms = started.elapsed().as_millis() as u64;
+        self.log.info(&format!(
+            "log replayed: {} entries, {} in {} ms; epoch {}",
+            routed.entries,
+            bytesize::ByteSize(routed.bytes).display().iec(),
+            recovery.replay_ms,
+            routed.epoch,
+        ));
+        self.publish();
+        self.facts.ready.store(true, Relaxed);
+        Ok(())
+    }
+
+    fn fatal_or(&self, other: &str) -> String {
+        self.ended_by().unwrap_or_else(|| other.to_owned())
+    }
+
+    /// What ended the log; the disk's own words before those of who heard them.
+    fn ended_by(&self) -> Option<String> {
+        let disk = self.fatal_wal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        disk.or_else(|| self.fatal.borrow().clone())
+    }
+
+    /// Why the log ended, if it has.
+    #[must_use]
+    pub fn has_ended(&self) -> Option<String> {
+        if let Some(why) = self.ended_by() {
+            return Some(why);
+        }
+        (self.raft.role() == Role::Stopped).then(|| "the log has stopped".to_owned())
+    }
+
+    /// Serves lanes and snapshot thread until dropped.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot watch the eventfd.
+    pub async fn serve(&self) -> io::Result<()> {
+        #[expect(deprecated, reason = "unsound only for types that may exchange their descriptor; an OwnedFd never does")]
+        let event = AsyncFd::new(self.waker.fd().try_clone_to_owned()?)?;
+        loop {
+            while self.hear() {
+                tokio::task::yield_now().await;
+            }
+            self.waker.about_to_sleep();
+            if self.hear() {
+                self.waker.awake();
+                continue;
+            }
+            let mut guard = event.readable().await?;
+            self.waker.clear();
+            guard.clear_ready();
+            self.waker.awake();
+        }
+    }
+
+    /// Takes what waits in the rings; true when there was anything.
+    fn hear(&self) -> bool {
+        let mut any = self.propose_submissions();
+        any |= self.hear_reports();
+        while let Ok((epoch, tell)) = self.anchors.try_recv() {
+            any = true;
+            let meta = self.raft.meta_at(epoch);
+            let anchor = meta.and_then(|meta| {
+                let LogId { term, node, index } = meta.last?;
+                let last = Position { term, node, index };
+                Some(Anchor { last, membership: encode_members(&meta) })
+            });
+            // The snapshot thread gave up waiting.
+            let _ = tell.send(anchor);
+        }
+        any
+    }
+
+    fn propose_submissions(&self) -> bool {
+        let mut any = false;
+        for submissions in self.submissions.borrow_mut().iter_mut() {
+            while let Ok(batch) = submissions.pop() {
+                any = true;
+                if let Err(refused) = self.raft.propose(Body::Batch(Payload::Pooled(batch))) {
+                    self.log.warn(&format!("a batch was not taken: {refused}"));
+                    self.lanes.iter().for_each(|lane| {
+                        lane.waker.wake();
+                    });
+                }
+            }
+        }
+        any
+    }
+
+    fn hear_reports(&self) -> bool {
+        let mut any = false;
+        let mut records: Vec<Bytes> = Vec::new();
+        let fallback_lane = self.owners.borrow().lanes.len();
+        for (lane, reports) in self.reports.borrow_mut().iter_mut().enumerate() {
+            while let Ok(report) = reports.pop() {
+                any = true;
+                match report {
+                    LaneReport::Digest { partition, epoch, digest } => {
+                        records.extend(self.digests.borrow_mut().computed(epoch, partition, digest));
+                    }
+                    LaneReport::Adopted { partition } => self.moved(partition),
+                    LaneReport::Stages(mut times) => {
+                        self.times.borrow_mut().add(&times);
+                        times.clear();
+                        let command = LaneCommand::Stages(times);
+                        if lane < fallback_lane {
+                            self.owners.borrow_mut().tell(lane, command);
+                        } else if let Some(fallback) = &mut *self.fallback.borrow_mut() {
+                            // Two sets go round: there is room.
+                            let _ = fallback.push(command);
+                        }
+                    }
+                }
+            }
+        }
+        if self.facts.ready.load(Relaxed) {
+            for record in records {
+                // Refused: the next boundary is recorded again.
+                let _ = self.raft.propose(Body::Digests(record));
+            }
+        }
+        any
+    }
+
+    fn moved(&self, partition: u16) {
+        if let Some(moving) = self.moving.take()
+            && moving.partition == partition
+        {
+            if let Some(owner) = self.owner_of.borrow_mut().get_mut(usize::from(partition)) {
+                *owner = moving.to;
+            }
+            self.log.info(&format!("partition {partition} is with lane {} now", moving.to));
+        }
+    }
+
+    /// Looks after what changes by itself; called about ten times a second.
+    pub async fn tend(&self) {
+        self.publish();
+        if let Ok(()) = self.rounds_done.try_recv() {
+            self.round_ended().await;
+        }
+        let since = self.routed.borrow().bytes.saturating_sub(self.bytes_at_snapshot.get());
+        let is_due = since >= self.snapshot_at_bytes;
+        if is_due && self.snapshots.borrow().status().running.is_none() && self.moving.get().is_none() {
+            self.begin_snapshot();
+        }
+    }
+
+    /// Once a second: histograms.
+    pub fn next_second(&self) {
+        let mut times = self.times.borrow_mut();
+        times.next_second();
+        times.add_flushes(self.wal.take_flush_ns());
+        for lane in &self.lanes {
+            lane.stages_wanted.store(true, Relaxed);
+        }
+    }
+
+    fn publish(&self) {
+        self.facts.set_log_time(self.raft.log_time_ns(), monotonic_ns());
+        self.facts.applied_epoch.store(self.owners.borrow().applied_epoch(), Relaxed);
+    }
+
+    fn begin_snapshot(&self) {
+        let round = self.snapshots.borrow_mut().begin(self.raft.log_time_ns());
+        self.bytes_at_snapshot.set(self.routed.borrow().bytes);
+        let mut owners = self.owners.borrow_mut();
+        let told = (0..owners.lanes.len())
+            .map(|lane| owners.tell(lane, LaneCommand::Capture { round }))
+            .fold(true, |all, told| all && told);
+        if !told {
+            self.snapshots.borrow().abandon(round);
+        }
+    }
+
+    async fn round_ended(&self) {
+        let status = self.snapshots.borrow().status();
+        if let Some(why) = &status.alarm {
+            self.log.warn(&format!("snapshot failed, the one before stays: {why}"));
+            return;
+        }
+        let Some(last) = &status.last else { return };
+        self.log.info(&format!(
+            "snapshot at epoch {}: {} in {} ms",
+            last.epoch,
+            bytesize::ByteSize(last.bytes).display().iec(),
+            last.took_ms,
+        ));
+        if let Some(meta) = self.raft.meta_at(last.epoch) {
+            self.newest.0.replace(Some(meta));
+            let upto = status.purge_upto();
+            if let Err(e) = self.raft.snapshot_taken((upto > 0).then_some(upto)).await {
+                self.log.warn(&format!("the log was not purged: {e}"));
+            }
+        }
+    }
+
+    /// Begins a snapshot now.
+    ///
+    /// # Errors
+    ///
+    /// One is under way, or a partition moves.
+    pub fn snapshot_now(&self) -> Result<String, String> {
+        if self.snapshots.borrow().status().running.is_some() {
+            return Err("a snapshot is under way; `veltrix status` shows when it is done".into());
+        }
+        if let Some(moving) = self.moving.get() {
+            return Err(format!("partition {} is being moved; try again", moving.partition));
+        }
+        self.begin_snapshot();
+        Ok(format!(
+            "snapshot begun at epoch {}; `veltrix status` shows when it is done",
+            self.owners.borrow().applied_epoch()
+        ))
+    }
+
+    /// Begins to give a partition to a lane.
+    ///
+    /// # Errors
+    ///
+    /// No such partition or lane; a move or a snapshot is under way.
+    pub fn move_partition(&self, partition: u16, to: u16) -> Result<String, String> {
+        let lanes = self.owners.borrow().lanes.len();
+        let Some(from) = self.owner_of.borrow().get(usize::from(partition)).copied() else {
+            return Err(format!(
+                "there is no partition {partition}; this cluster has 0 to {}",
+                self.owner_of.borrow().len().saturating_sub(1)
+            ));
+        };
+        if usize::from(to) >= lanes {
+            return Err(format!("there is no lane {to} that owns state; there are 0 to {}", lanes - 1));
+        }
+        if from == to {
+            return Ok(format!("partition {partition} is with lane {to} already"));
+        }
+        if let Some(moving) = self.moving.get() {
+            return Err(format!("partition {} is being moved; try again", moving.partition));
+        }
+        if self.snapshots.borrow().status().running.is_some() {
+            return Err("a snapshot is under way; try again when it is done (`veltrix status`)".into());
+        }
+        let mut owners = self.owners.borrow_mut();
+        if owners.lanes.iter().any(|(_, commands)| commands.is_full()) {
+            return Err("a lane is far behind; try again".into());
+        }
+        let (give, take) = RingBuffer::new(1);
+        owners.tell(from.into(), LaneCommand::Release { partition, to: give });
+        owners.tell(to.into(), LaneCommand::Adopt { partition, from: take });
+        self.moving.set(Some(Move { partition, to }));
+        Ok(format!(
+            "partition {partition} goes from lane {from} to lane {to} after epoch {}",
+            self.routed.borrow().epoch
+        ))
+    }
+
+    /// No more events are taken; waits for what is owed, then ends the log.
+    pub async fn stop(&self) {
+        self.facts.ready.store(false, Relaxed);
+        let asked = Instant::now();
+        while self.lanes.iter().any(|l| l.in_flight.load(Relaxed) > 0)
+            && asked.elapsed() < SETTLE_MAX
+        {
+            self.hear();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.raft.stop().await;
+    }
+
+    /// For the operator.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
+        let raft = self.raft.status();
+        let superblock = self.dir.superblock();
+        let log_time_ns = self.raft.log_time_ns();
+        let owner_of = self.owner_of.borrow();
+        let lanes = self.owners.borrow();
+        let owners = lanes.lanes.iter().enumerate().map(|(lane, (link, _))| LaneOwner {
+            lane: lane as u16,
+            partitions: (0..owner_of.len() as u16)
+                .filter(|p| usize::from(owner_of[usize::from(*p)]) == lane)
+                .collect(),
+            applied_epoch: link.applied_epoch(),
+        });
+        let digest = self.digests.borrow().newest().map_or_else(DigestStatus::default, |(epoch, d)| {
+            DigestStatus {
+                epoch,
+                outcomes: format!("{:016x}", d.outcomes),
+                state: format!("{:016x}", d.state),
+            }
+        });
+        LogStatus {
+            data: self.dir.path().display().to_string(),
+            cluster_id: format!("{:016x}", superblock.cluster_id),
+            node: superblock.node_id,
+            role: role_name(raft.role).into(),
+            term: raft.term,
+            quorum: raft.quorum() as u64,
+            ready: self.facts.ready.load(Relaxed),
+            log_time_ns,
+            log_time_ahead_ms: (i128::from(log_time_ns) - i128::from(unix_ns())) as i64 / 1_000_000,
+            clock_jumps: self.jumps.get(),
+            last_epoch: raft.last_index.unwrap_or(0),
+            committed_epoch: raft.committed_index.unwrap_or(0),
+            applied_epoch: self.owners.borrow().applied_epoch(),
+            in_flight: raft.in_flight,
+            lost: raft.lost,
+            wal: self.wal_status(),
+            snapshots: self.snapshot_status(),
+            recovery: self.recovery.borrow().clone(),
+            stages: self.times.borrow().stages(),
+            owners: owners.collect(),
+            digest,
+            memory_bytes: self.memory_bytes.clone(),
+            judged: BTreeMap::new(),
+        }
+    }
+
+    fn wal_status(&self) -> WalStatus {
+        let (state, counters) = (self.wal.state(), self.wal.counters());
+        let (flush_ns, flush_ns_recent) = self.times.borrow().flushes();
+        WalStatus {
+            io: self.wal.mode().name().into(),
+            segment_bytes: self.dir.superblock().segment_bytes,
+            segments: self.dir.superblock().segments_max.into(),
+            segments_used: state.segments_used.into(),
+            times_wrapped: counters.bytes / self.dir.superblock().wal_bytes(),
+            records: counters.records,
+            entries: counters.entries,
+            bytes: counters.bytes,
+            flush_ns,
+            flush_ns_recent,
+        }
+    }
+
+    fn snapshot_status(&self) -> SnapshotStatus {
+        let status = self.snapshots.borrow().status();
+        SnapshotStatus {
+            under_way: status.running.is_some(),
+            taken: status.written,
+            failed: status.failed,
+            newest_epoch: status.newest(),
+            newest_bytes: status.last.as_ref().map_or(0, |l| l.bytes),
+            newest_ms: status.last.as_ref().map_or(0, |l| l.took_ms),
+            error: status.alarm.unwrap_or_default(),
+        }
+    }
+
+    /// Differences between this node's state and what the log says it was.
+    #[must_use]
+    pub fn digest_differences(&self) -> Vec<(u64, u16)> {
+        self.digests.borrow().differences().to_vec()
+    }
+}
+
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}
+
+fn on_jump(jumps: Rc<Cell<u64>>, log: Log) -> Box<dyn Fn(Jump)> {
+    Box::new(move |jump| {
+        jumps.set(jumps.get() + 1);
+        log.warn(&format!(
+            "the wall clock jumped: {} ms off what the monotonic clock gives; log time goes on without a jump and follows by 1 % (is NTP stepping? `timedatectl timesync-status`)",
+            (i128::from(jump.wall_ns) - i128::from(jump.expected_ns)) / 1_000_000,
+        ));
+    })
+}
