@@ -1,5 +1,5 @@
 //! openraft's own tests of a log storage and a state machine, on ours: the real
-//! WAL in a temporary folder, with segments so small that they are recycled.
+//! WAL in a temporary folder, with segments so small that entries lie in several.
 
 use std::cell::RefCell;
 use std::io;
@@ -69,7 +69,7 @@ impl Builder {
         let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&dir)?;
         let disk = RealDisk::new(&dir);
-        let options = WalOptions { segment_bytes: 32 << 10, segments_max: 20, log_key: 1, salt: 2 };
+        let options = WalOptions { segment_bytes: 128 << 10, segments_max: 6, log_key: 1, salt: 2 };
         Wal::format(&disk, &options, &mut |_| ()).map_err(io::Error::other)?;
         let (wal, _) = Wal::open(&disk, options).map_err(io::Error::other)?;
         let fatal = Box::new(|error: &_| panic!("{error}"));

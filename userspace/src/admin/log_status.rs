@@ -54,9 +54,6 @@ pub struct LogStatus {
     pub digest: DigestStatus,
     /// Reserved memory by part, bytes.
     pub memory_bytes: BTreeMap<String, u64>,
-    /// Events judged since start by the owning lanes, by outcome, replay
-    /// included.
-    pub judged: BTreeMap<String, u64>,
 }
 
 /// The write-ahead log on disk.
@@ -187,4 +184,6 @@ pub struct DigestStatus {
     pub outcomes: String,
     /// Of all changes of state.
     pub state: String,
+    /// Where this node's state differs from what the log says it was.
+    pub differences: Vec<String>,
 }

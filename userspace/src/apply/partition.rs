@@ -17,9 +17,9 @@ use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Fingerprint, Secret
 use crate::index::{Cell, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
 
 /// Events between step 1 and step 2 of one event, and between its step 2 and
-/// step 3: memory answers after some 100 ns, in which the other events of the
-/// belt are worked on. Twice as many would want more lines at once than a core
-/// can wait for; half as many would not cover the wait.
+/// step 3: while memory answers, the other events of the belt are worked on.
+/// Chosen by reckoning (100 ns of latency, 10 ns or more an event), not by a
+/// sweep.
 const LEAD: usize = 12;
 
 /// Places of the belt: a power of two that holds both leads.

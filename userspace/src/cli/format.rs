@@ -121,8 +121,10 @@ pub fn run(args: &FormatArgs) -> Result<ExitStatus, CliError> {
     bar.finish_and_clear();
     let superblock = superblock?;
     if args.json {
-        let memory: serde_json::Map<_, _> =
-            memory(&superblock).into_iter().map(|(part, bytes)| (part.into(), json!(bytes))).collect();
+        let memory: serde_json::Map<_, _> = memory(&superblock)
+            .into_iter()
+            .map(|(part, bytes)| (part.into(), json!(bytes)))
+            .collect();
         print(&json_line(&json!({
             "data": args.data,
             "superblock": facts(&superblock),
@@ -130,10 +132,7 @@ pub fn run(args: &FormatArgs) -> Result<ExitStatus, CliError> {
             "memory_bytes": memory,
         }))?)?;
     } else {
-        print(&format!(
-            "formatted; start it with `veltrix run --data {}`\n",
-            args.data.display()
-        ))?;
+        print(&format!("formatted; start it with `veltrix run --data {}`\n", args.data.display()))?;
     }
     Ok(ExitStatus::Ok)
 }

@@ -58,7 +58,8 @@ pub fn run(args: &RepairArgs) -> Result<ExitStatus, CliError> {
     let report = repair(&*dir.wal_disk(), &options)?;
     let last = report.base.last.map(|id| id.index);
     if *json {
-        let cut = report.cut.as_ref().map(|(file, offset)| json!({ "file": file, "offset": offset }));
+        let cut =
+            report.cut.as_ref().map(|(file, offset)| json!({ "file": file, "offset": offset }));
         print(&json_line(&json!({
             "cut": cut,
             "records_lost": report.records_lost,

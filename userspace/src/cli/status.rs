@@ -4,6 +4,8 @@
 //! one row a queue or lane, those in trouble first, then the exits and the
 //! equation. The text is made by [`render`], a pure function of two readings.
 
+mod log;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -102,6 +104,7 @@ pub fn render(status: &Status, before: Option<(&Status, Duration)>) -> String {
         Provider::Udp => sockets(&mut out, status, before),
     }
     work(&mut out, status);
+    log::log(&mut out, status);
     exits(&mut out, status);
     sums(&mut out, status);
     out

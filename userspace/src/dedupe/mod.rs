@@ -35,7 +35,7 @@
 //! generation is closed before it is full when a key finds no place within
 //! reach, or when its epochs span 2^26; fewer keys than `keys_max` are held
 //! then, the horizon says so, and [`Dedupe::closed_early`] counts it. What is
-//! left to clear is then cleared at once: 0.1 ms where a generation has 1 MiB.
+//! left to clear is then cleared at once, a generation at most.
 //!
 //! What the caller promises: epochs and log time never fall; [`Dedupe::record`]
 //! follows a [`Verdict::Fresh`] of the same key.

@@ -15,7 +15,7 @@
 //! and a search ends at the first bucket with a gap. Taking an entry out of a
 //! full bucket pulls one back from behind, which keeps this true without
 //! tombstones. The keys themselves are in the records: a tag that agrees is a
-//! hint, wrong once in twenty-five searches; the caller's comparison decides.
+//! hint, the caller's comparison decides.
 //! All tags of a bucket are compared in a few instructions on two words.
 //!
 //! The mix is keyed by random numbers of this process, so that nobody outside
@@ -34,9 +34,8 @@ const ENTRIES: usize = 12;
 /// Words of a bucket.
 pub(super) const BUCKET_WORDS: usize = 8;
 
-/// Three entries in four are in use at capacity: 7.1 bytes a record. At five in
-/// six it would be 6.4, and twice as many searches would go past their home
-/// bucket.
+/// Three entries in four are in use at capacity: 7.1 bytes a record. Fuller
+/// buckets would save bytes and send more searches past their home.
 const FILL_NUMERATOR: u64 = 3;
 const FILL_DENOMINATOR: u64 = 4;
 

@@ -248,9 +248,10 @@ fn while_a_batch_is_in_flight_the_next_one_fills() {
     }
     while lane.turn() > 0 {}
     control.collect();
-    // How many depends on how long the turns took; none was sealed for one
-    // datagram while another was in flight.
-    assert!((2..=60).contains(&control.sealed.len()), "{}", control.sealed.len());
+    // How many depends on how long the turns took: the first is full or half a
+    // millisecond old, and none was sealed for one datagram while another was
+    // in flight.
+    assert!((1..=60).contains(&control.sealed.len()), "{}", control.sealed.len());
     for batch in &control.sealed {
         BatchView::check(batch.bytes(), PARTITIONS).unwrap();
     }

@@ -357,3 +357,70 @@ fn a_turn_allocates_nothing() {
     assert!(bench.counters.frames.get() > 9_000);
     assert!(bench.counters.replies.dropped_tx_full.get() > 100);
 }
+
+/// Nor with a log: events into batches, batches applied and answered, digests
+/// reported, histograms exchanged, partitions captured.
+#[test]
+fn a_turn_with_a_log_allocates_nothing() {
+    use super::link::LaneCommand;
+    use super::log_tests::{Control, credit, datagram, limits, partitions};
+    use crate::snapshot::{Identity, SnapshotWriter, WriterOptions};
+
+    let dir = std::env::temp_dir().join(format!("veltrix-lane-allocations-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let options = WriterOptions {
+        dir: dir.join("snapshots"),
+        identity: Identity {
+            cluster_id: 1,
+            node: 1,
+            partitions: super::log_tests::PARTITIONS,
+            secret_digest: 1,
+            limits: crate::snapshot::Limits::of(&limits()),
+        },
+        bytes_per_s: None,
+        refused: Vec::new(),
+    };
+    let images = vec![vec![PartitionImage::new(&limits()).unwrap()]];
+    let no_anchor = Box::new(|_| Err(std::io::Error::other("none")));
+    let (mut writer, mut lanes) =
+        SnapshotWriter::start(&options, images, no_anchor, Box::new(|_| {})).unwrap();
+
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut spec = specs.remove(0);
+    spec.owned = partitions().into_iter().map(Some).collect();
+    spec.images = lanes.pop();
+    let mut bench = Bench::with_rings(u32::MAX - 100, 64, 64);
+    bench.lane = Lane { log: Some(LogHalf::new(spec)), ..bench.lane };
+    let mut calls = allocator::Calls { allocations: 0, deallocations: 0 };
+    for i in 0..6_000u64 {
+        let events = [credit(2 * i), credit(2 * i + 1), credit(i)];
+        let bytes = datagram(Mode::Durable, i % 9, i, &events);
+        bench.kernel.deliver(&frame((i % 5) as u16, &bytes), None);
+        if i == 1_000 {
+            let round = writer.begin(1);
+            assert!(control.ends[0].commands.push(LaneCommand::Capture { round }).is_ok());
+        }
+        if i % 1_000 == 500 {
+            control.ends[0].link.stages_wanted.store(true, Relaxed);
+        }
+        let before = allocator::calls();
+        bench.lane.turn();
+        bench.lane.turn();
+        let after = allocator::calls();
+        calls.allocations += after.allocations - before.allocations;
+        calls.deallocations += after.deallocations - before.deallocations;
+        if i % 3 == 0 {
+            control.commit_all();
+        }
+        while control.ends[0].reports.pop().is_ok() {}
+        bench.kernel.transmit(8);
+        bench.kernel.complete(8);
+    }
+    writer.stop();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(calls, allocator::Calls { allocations: 0, deallocations: 0 });
+    let counted = &bench.counters;
+    assert!(control.epoch > 1_024, "digests were reported: {}", control.epoch);
+    assert!(counted.outcomes(Outcome::Applied) > 5_000, "{}", counted.outcomes(Outcome::Applied));
+    assert!(counted.duplicates.get() > 1_000);
+}

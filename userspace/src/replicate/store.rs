@@ -77,6 +77,8 @@ impl Mirror {
 struct Shared {
     mirror: RefCell<Mirror>,
     stamped_ns: Cell<u64>,
+    /// Counts cuts: what was read before one may not be what is there now.
+    cuts: Cell<u64>,
 }
 
 /// See the module's page.
@@ -150,7 +152,13 @@ impl RaftLogStorage<RaftTypes> for Store {
     }
 
     async fn get_log_reader(&mut self) -> Reader {
-        Reader { wal: self.wal.clone(), shared: Rc::clone(&self.shared) }
+        Reader {
+            wal: self.wal.clone(),
+            shared: Rc::clone(&self.shared),
+            ahead: Vec::new().into_iter(),
+            next: 0,
+            cuts: 0,
+        }
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
@@ -198,9 +206,12 @@ impl RaftLogStorage<RaftTypes> for Store {
 
     async fn truncate_after(&mut self, after: Option<RaftLogId>) -> io::Result<()> {
         let (tx, rx) = answer();
+        self.shared.cuts.set(self.shared.cuts.get() + 1);
         let after = {
             let mut mirror = self.shared.mirror.borrow_mut();
-            mirror.last = after.as_ref().map(from_raft_id).max(mirror.purged);
+            let after = after.as_ref().map(from_raft_id).max(mirror.purged);
+            // Behind the last there is nothing to take back.
+            mirror.last = after.min(mirror.last);
             mirror.last
         };
         self.wal.truncate_after(after, tx).map_err(|e| e.to_io())?;
@@ -225,6 +236,12 @@ impl RaftLogStorage<RaftTypes> for Store {
 pub struct Reader {
     wal: WalHandle,
     shared: Rc<Shared>,
+    /// Entries from `next` on. openraft replays 64 at a time; a record may hold
+    /// thousands and is read whole, so what is left of it is kept.
+    ahead: std::vec::IntoIter<RaftEntry>,
+    next: u64,
+    /// Cuts there had been when `ahead` was read.
+    cuts: u64,
 }
 
 impl Reader {
@@ -244,13 +261,25 @@ impl Reader {
         Err(io::Error::other(format!("entry {} is in the log, but cannot be read", range.start)))
     }
 
-    /// Every entry of `range`.
-    fn read_all(&self, mut range: Range<u64>) -> io::Result<Vec<RaftEntry>> {
+    /// Every entry of `range`; what is read beyond it is kept for the next
+    /// call when this one goes on where the last one ended.
+    fn read_all(&mut self, range: Range<u64>) -> io::Result<Vec<RaftEntry>> {
+        let cuts = self.shared.cuts.get();
+        let goes_on = self.next == range.start && self.cuts == cuts;
+        if !goes_on {
+            self.ahead = Vec::new().into_iter();
+        }
+        (self.next, self.cuts) = (range.start, cuts);
+        let log = self.shared.mirror.borrow().clip(&(range.start..));
         let mut entries = Vec::new();
-        while !range.is_empty() {
-            let read = self.read(range.clone(), usize::MAX)?;
-            range.start += read.len() as u64;
-            entries.extend(read);
+        while self.next < range.end {
+            if self.ahead.len() == 0 {
+                let end = if goes_on { log.end } else { range.end };
+                self.ahead = self.read(self.next..end, CHUNK_BYTES)?.into_iter();
+            }
+            let wanted = (range.end - self.next).min(self.ahead.len() as u64);
+            entries.extend(self.ahead.by_ref().take(wanted as usize));
+            self.next += wanted;
         }
         Ok(entries)
     }

@@ -437,3 +437,27 @@ fn intervals_that_do_not_fit_are_refused_by_name() {
     }
     assert!(super::raft::config("test", Timing::default()).is_ok());
 }
+
+#[test]
+fn a_long_log_is_replayed_whole_and_in_order() {
+    run(async {
+        let (_folder, disk) = formatted("long", 64);
+        let node = Node::start(&disk, 64, Snapshots::default()).await;
+        node.log.ready().await.unwrap();
+        // Many entries a record, several records, several times 64.
+        for round in 0..10u64 {
+            for tag in 0..100 {
+                node.log.propose(batch(tag, 300)).unwrap();
+            }
+            node.routed(1 + (round + 1) * 100).await;
+        }
+        let wanted = node.router.batches();
+        node.log.stop().await;
+        drop(node);
+        let node = Node::start(&disk, 64, Snapshots::default()).await;
+        let replayed = node.router.batches().len();
+        assert!(replayed >= 900, "{replayed}: what was known to be committed needs no leader");
+        node.log.ready().await.unwrap();
+        assert_eq!(node.router.batches(), wanted);
+    });
+}

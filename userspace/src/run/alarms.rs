@@ -5,11 +5,64 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::log::Log;
+use crate::admin::log_status::LogStatus;
 use crate::admin::status::{Alarm, Status};
 
 /// Judgements in a row that must agree before the sums raise an alarm: frames
 /// in flight can make one reading differ.
 const UNACCOUNTED_READINGS: u32 = 3;
+
+/// Share of the write-ahead log's segments in use at which its operator hears
+/// of it, percent.
+const WAL_USED_PERCENT: u64 = 90;
+
+/// A flush this long is told of: a hundred times what a disk takes that this
+/// is made for.
+const FLUSH_NS_SLOW: u64 = 50_000_000;
+
+fn log_alarms(log: &LogStatus, seen: &mut BTreeMap<&'static str, String>) {
+    let (used, segments) = (log.wal.segments_used, log.wal.segments);
+    if segments > 0 && used * 100 >= segments * WAL_USED_PERCENT {
+        seen.insert(
+            "log-nearly-full",
+            format!("{used} of {segments} segments of the write-ahead log are in use; it is purged behind snapshots (under way: {}, failed: {}): when none is left, events are refused with `busy`. Take one with `veltrix snapshot`, or format a larger log", log.snapshots.under_way, log.snapshots.failed),
+        );
+    }
+    if !log.snapshots.error.is_empty() {
+        seen.insert(
+            "snapshot-failed",
+            format!("{}; the one before stays, and the log grows until one succeeds: mend the cause, then `veltrix snapshot`", log.snapshots.error),
+        );
+    }
+    let slowest = log.wal.flush_ns_recent.max;
+    if slowest >= FLUSH_NS_SLOW {
+        seen.insert(
+            "flush-slow",
+            format!("the disk took {} ms for a write within the last ten seconds; answers waited for it: look for other writers on the disk of {}", slowest / 1_000_000, log.data),
+        );
+    }
+    if log.wal.io == "buffered" {
+        seen.insert(
+            "disk-buffered",
+            format!("the file system of {} refuses O_DIRECT; every flush goes through the page cache and fdatasync: put the data directory on ext4 or xfs of a local disk", log.data),
+        );
+    }
+    if !log.recovery.refused.is_empty() {
+        seen.insert(
+            "snapshot-refused",
+            format!("{}; an older one was used: keep the file for a report, then remove it", log.recovery.refused.join("; ")),
+        );
+    }
+    if !log.digest.differences.is_empty() {
+        seen.insert(
+            "state-differs",
+            format!("state or outcomes differ from what the log says they were: {}; memory is damaged, or this is a bug: `veltrix status --json` and the data directory are what a report needs", log.digest.differences.join(", ")),
+        );
+    }
+    if !log.ready {
+        seen.insert("not-ready", format!("no events are taken: this node is {}", log.role));
+    }
+}
 
 /// The alarms that are raised.
 #[derive(Debug, Default)]
@@ -46,6 +99,9 @@ impl Alarms {
                     format!("the XDP program is no longer attached to `{name}`: nothing reaches the lanes; restart `veltrix run` (`ip -d link show dev {name}` says what is there)"),
                 );
             }
+        }
+        if let Some(log) = &status.log {
+            log_alarms(log, &mut seen);
         }
         let unaccounted = !status.accounting.closes;
         self.unaccounted_readings = if unaccounted { self.unaccounted_readings + 1 } else { 0 };

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 use super::format::{
-    BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES, BlockHeader, Codec, Header, Limits, Manifest, PartitionEntry, SectionEntry, TRAILER_BYTES, Trailer, crc,
+    BLOCK_HEADER_BYTES, BLOCK_RAW_BYTES, BlockHeader, Codec, Header, Limits, Manifest,
+    PartitionEntry, SectionEntry, TRAILER_BYTES, Trailer, crc,
 };
 use super::record::Anchor;
 use super::sections::{Section, StateHead};
@@ -202,11 +203,7 @@ impl<F: SnapshotFile> Encoder<F> {
     }
 
     /// Writes manifest and trailer and makes the file durable.
-    pub(super) fn finish(
-        mut self,
-        anchor: Anchor,
-        limits: Limits,
-    ) -> io::Result<(Manifest, u64)> {
+    pub(super) fn finish(mut self, anchor: Anchor, limits: Limits) -> io::Result<(Manifest, u64)> {
         let mut partitions = std::mem::take(&mut self.partitions);
         partitions.sort_by_key(|p| p.number);
         let Anchor { last, membership } = anchor;

@@ -415,8 +415,7 @@ mod hex {
 
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
-        let text: String =
-            bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect();
+        let text: String = bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect();
         to.serialize_str(&text)
     }
 

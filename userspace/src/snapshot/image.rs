@@ -82,11 +82,7 @@ impl Image for PartitionImage {
 }
 
 /// Records of the one section of a kind.
-fn records(
-    sections: &[SectionEntry],
-    kind: SectionKind,
-    record_bytes: u32,
-) -> Result<u32, String> {
+fn records(sections: &[SectionEntry], kind: SectionKind, record_bytes: u32) -> Result<u32, String> {
     let mut found = sections.iter().filter(|s| s.section == kind.label());
     match (found.next(), found.next()) {
         (Some(section), None) if section.record_bytes == record_bytes && section.index == 0 => {

@@ -15,8 +15,8 @@ use super::names;
 use super::read::{FileSource, Snapshot, Window};
 use super::record::Identity;
 use super::sections::{Image as _, StateHead};
-use super::store::SnapshotDir as _;
 use super::store::RealDir;
+use super::store::SnapshotDir as _;
 use crate::apply::{Partition, PartitionImage, PartitionLimits};
 use crate::dedupe::Secret;
 use crate::log::superblock::{self, Superblock};
@@ -219,18 +219,24 @@ pub fn load_newest(
         return Err(first.unwrap_or_else(|| gap(&options.dir, 0, options.log_first)));
     }
     let numbers: Vec<u16> = (0..options.identity.partitions).collect();
-    let partitions = in_parallel(&numbers, options.threads, || (), |(), number| {
-        Partition::new(*number, &options.limits, Arc::clone(&options.secret))
-            .map_err(SnapshotError::io(&options.dir, "memory for a partition cannot be had"))
-    }, &|done| {
-        progress(LoadProgress {
-            file: None,
-            partitions: done,
-            partitions_total: numbers.len(),
-            bytes: 0,
-            bytes_total: 0,
-        });
-    })?;
+    let partitions = in_parallel(
+        &numbers,
+        options.threads,
+        || (),
+        |(), number| {
+            Partition::new(*number, &options.limits, Arc::clone(&options.secret))
+                .map_err(SnapshotError::io(&options.dir, "memory for a partition cannot be had"))
+        },
+        &|done| {
+            progress(LoadProgress {
+                file: None,
+                partitions: done,
+                partitions_total: numbers.len(),
+                bytes: 0,
+                bytes_total: 0,
+            });
+        },
+    )?;
     Ok(Loaded { snapshot: None, partitions, refused, took: since.elapsed() })
 }
 
@@ -274,9 +280,9 @@ pub fn newest_first(dir: &Path) -> Result<Vec<PathBuf>, SnapshotError> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
-    let epochs = RealDir::at(dir).list().map(|names| {
-        names.iter().filter_map(|name| names::epoch_in(name)).collect::<Vec<u64>>()
-    });
+    let epochs = RealDir::at(dir)
+        .list()
+        .map(|names| names.iter().filter_map(|name| names::epoch_in(name)).collect::<Vec<u64>>());
     let mut epochs = epochs.map_err(SnapshotError::io(dir, "cannot be listed"))?;
     epochs.sort_unstable();
     Ok(epochs.into_iter().rev().map(|epoch| dir.join(names::of(epoch))).collect())

@@ -43,7 +43,8 @@ mod writer;
 pub use error::SnapshotError;
 pub use format::{Header, Limits, Manifest, PartitionEntry, Position, SectionEntry};
 pub use load::{
-    LoadOptions, LoadProgress, Loaded, LoadedSnapshot, load_file, load_newest, newest_first, partition_limits,
+    LoadOptions, LoadProgress, Loaded, LoadedSnapshot, load_file, load_newest, newest_first,
+    partition_limits,
 };
 pub use read::{FileSource, Snapshot, Source, check_bytes};
 pub use record::{Anchor, Identity, KEPT, Recorder, Written};

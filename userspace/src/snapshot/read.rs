@@ -136,7 +136,11 @@ impl<S: Source> Snapshot<S> {
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|e| damaged(trailer.manifest_offset, "a manifest", e.to_string()))?;
         if let Err(found) = check_manifest(&manifest, &header, trailer.manifest_offset) {
-            return Err(damaged(trailer.manifest_offset, "a manifest that agrees with itself", found));
+            return Err(damaged(
+                trailer.manifest_offset,
+                "a manifest that agrees with itself",
+                found,
+            ));
         }
         Ok(Self { path: path.to_owned(), source, header, manifest })
     }
@@ -240,7 +244,9 @@ impl<S: Source> Snapshot<S> {
             SnapshotError::damaged(&self.path, at, expected, found)
         };
         let whole = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => damaged("a whole block".into(), "its end cut off".into()),
+            io::ErrorKind::UnexpectedEof => {
+                damaged("a whole block".into(), "its end cut off".into())
+            }
             _ => SnapshotError::io(&self.path, "cannot be read")(error),
         };
         let head = window.peek(&self.source, BLOCK_HEADER_BYTES).map_err(whole)?;
@@ -248,9 +254,8 @@ impl<S: Source> Snapshot<S> {
             .first_chunk()
             .ok_or_else(|| damaged("a block's header".into(), "the end".into()))?;
         let found = BlockHeader::decode(&head);
-        let as_wanted = found.filter(|b| {
-            BlockHeader { codec: wanted.codec, stored_bytes: 0, ..*b } == *wanted
-        });
+        let as_wanted =
+            found.filter(|b| BlockHeader { codec: wanted.codec, stored_bytes: 0, ..*b } == *wanted);
         let Some(header) = as_wanted else {
             let wanted = format!("block {} of partition {}", wanted.sequence, wanted.partition);
             return Err(damaged(wanted, format!("header {}", hex(&head[..28]))));
@@ -293,11 +298,7 @@ fn check_manifest(
     manifest_offset: u64,
 ) -> Result<(), String> {
     if manifest.partitions.len() != usize::from(header.partitions) {
-        return Err(format!(
-            "{} partitions of {}",
-            manifest.partitions.len(),
-            header.partitions
-        ));
+        return Err(format!("{} partitions of {}", manifest.partitions.len(), header.partitions));
     }
     let least = manifest.partitions.iter().map(|p| p.epoch).min();
     if least != Some(manifest.last.index) {
@@ -378,7 +379,10 @@ impl Window {
             if self.buffer.len() < self.len + more {
                 self.buffer.resize(self.len + more, 0);
             }
-            source.read_at(&mut self.buffer[self.len..self.len + more], self.start + self.len as u64)?;
+            source.read_at(
+                &mut self.buffer[self.len..self.len + more],
+                self.start + self.len as u64,
+            )?;
             self.len += more;
         }
         let skip = (self.at - self.start) as usize;

@@ -177,7 +177,8 @@ impl<D: SnapshotDir> Recorder<D> {
         let epoch = self.epoch();
         let whole = self.is_whole() && epoch == Some(anchor.last.index);
         let (Some(epoch), Some(encoder), true) = (epoch, self.open.take(), whole) else {
-            let text = format!("partitions are missing or {} is not their epoch", anchor.last.index);
+            let text =
+                format!("partitions are missing or {} is not their epoch", anchor.last.index);
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(self.failed("cannot be completed", error));
         };

@@ -194,13 +194,8 @@ impl SnapshotWriter {
     ) -> Result<(Self, Vec<LaneImages<I>>), SnapshotError> {
         let path = &options.dir;
         let dir = RealDir::open(path).map_err(SnapshotError::io(path, "cannot be opened"))?;
-        let recorder = Recorder::new(
-            dir,
-            path,
-            options.identity,
-            options.bytes_per_s,
-            &options.refused,
-        )?;
+        let recorder =
+            Recorder::new(dir, path, options.identity, options.bytes_per_s, &options.refused)?;
         let waker = Waker::new().map_err(SnapshotError::io(path, "no eventfd can be had"))?;
         let waker = Arc::new(waker);
         let (commands, inbox) = mpsc::channel();
@@ -394,9 +389,8 @@ impl<I: Image> Worker<I> {
 
     fn complete(&mut self) -> Result<Written, SnapshotError> {
         let epoch = self.recorder.epoch().unwrap_or(0);
-        let anchor = (self.find_anchor)(epoch).map_err(|e| {
-            self.recorder.failed("its last entry is not in the log", e)
-        })?;
+        let anchor = (self.find_anchor)(epoch)
+            .map_err(|e| self.recorder.failed("its last entry is not in the log", e))?;
         self.recorder.finish(anchor)
     }
 

@@ -137,7 +137,7 @@ fn events(dir: &DataDir, survivors: &Survivors, lines: &mut Lines) -> Result<Val
                     "partition": partition,
                     "domain": domain,
                     "slot": slot,
-                    "key": uuid::Uuid::from_bytes(event.key),
+                    "key": uuid::Uuid::from_bytes(event.key).to_string(),
                     "player": event.player,
                     "kind": EventKind::from_code(event.kind).map_or("unknown", EventKind::label),
                     "kind_code": event.kind,
@@ -193,7 +193,8 @@ fn summarize(
     let damage = found.damage.as_ref().map(ToString::to_string);
     let entries = range.end - range.start;
     let text = if args.looked.json {
-        let torn = report.torn.as_ref().map(|(file, offset)| json!({ "file": file, "offset": offset }));
+        let torn =
+            report.torn.as_ref().map(|(file, offset)| json!({ "file": file, "offset": offset }));
         json_line(&json!({
             "verdict": if damage.is_none() { "sound" } else { "damaged" },
             "damage": damage,

@@ -12,10 +12,10 @@ use super::log::Survivors;
 use super::{Lines, wal_options};
 use crate::apply::Partition;
 use crate::batch::{BatchView, OutcomeSlots, Pool};
+use crate::log::BodyKind;
 use crate::log::DataDir;
 use crate::log::record::Item;
 use crate::log::recover::inspect;
-use crate::log::BodyKind;
 use crate::snapshot::{LoadOptions, load_file, newest_first};
 
 /// The state to begin with: nothing when the log is whole, else the oldest
@@ -118,7 +118,7 @@ fn line(epoch: u64, slot: u32, key: &[u8; 16], slots: &OutcomeSlots) -> Value {
     json!({
         "epoch": epoch,
         "slot": slot,
-        "key": uuid::Uuid::from_bytes(*key),
+        "key": uuid::Uuid::from_bytes(*key).to_string(),
         "outcome": outcome.map_or("unknown", Outcome::label),
         "duplicate": duplicate,
         "first_epoch": duplicate.then(|| slots.first_epoch(slot)),

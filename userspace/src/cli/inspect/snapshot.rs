@@ -11,9 +11,7 @@ use super::super::{CliError, ExitStatus, json_line, print};
 use super::{Lines, Looked};
 use crate::apply::Partition;
 use crate::log::DataDir;
-use crate::snapshot::{
-    Identity, LoadOptions, Snapshot, SnapshotError, load_newest, newest_first,
-};
+use crate::snapshot::{Identity, LoadOptions, Snapshot, SnapshotError, load_newest, newest_first};
 
 /// What of the snapshots is wanted.
 #[derive(Debug, Args)]

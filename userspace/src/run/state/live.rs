@@ -583,13 +583,15 @@ impl Live {
                 .collect(),
             applied_epoch: link.applied_epoch(),
         });
-        let digest = self.digests.borrow().newest().map_or_else(DigestStatus::default, |(epoch, d)| {
-            DigestStatus {
-                epoch,
-                outcomes: format!("{:016x}", d.outcomes),
-                state: format!("{:016x}", d.state),
-            }
-        });
+        let digests = self.digests.borrow();
+        let (epoch, digest) = digests.newest().unwrap_or_default();
+        let differences = digests.differences().iter();
+        let digest = DigestStatus {
+            epoch,
+            outcomes: format!("{:016x}", digest.outcomes),
+            state: format!("{:016x}", digest.state),
+            differences: differences.map(|(e, p)| format!("partition {p} at epoch {e}")).collect(),
+        };
         LogStatus {
             data: self.dir.path().display().to_string(),
             cluster_id: format!("{:016x}", superblock.cluster_id),
@@ -613,7 +615,6 @@ impl Live {
             owners: owners.collect(),
             digest,
             memory_bytes: self.memory_bytes.clone(),
-            judged: BTreeMap::new(),
         }
     }
 
@@ -645,12 +646,6 @@ impl Live {
             newest_ms: status.last.as_ref().map_or(0, |l| l.took_ms),
             error: status.alarm.unwrap_or_default(),
         }
-    }
-
-    /// Differences between this node's state and what the log says it was.
-    #[must_use]
-    pub fn digest_differences(&self) -> Vec<(u64, u16)> {
-        self.digests.borrow().differences().to_vec()
     }
 }
 

@@ -20,12 +20,8 @@ fn damage(bytes: &[u8]) -> u64 {
 
 /// First bytes of all blocks, of the manifest and of the trailer.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
-    let mut all: Vec<usize> = bytes
-        .windows(4)
-        .enumerate()
-        .filter(|(_, w)| w == b"VSBK")
-        .map(|(at, _)| at)
-        .collect();
+    let mut all: Vec<usize> =
+        bytes.windows(4).enumerate().filter(|(_, w)| w == b"VSBK").map(|(at, _)| at).collect();
     let manifest = check_bytes(bytes).unwrap();
     let last = manifest.partitions.iter().map(|p| p.offset + p.stored_bytes).max();
     all.push(last.unwrap() as usize);
@@ -100,7 +96,8 @@ fn blocks_of_another_file_are_noticed() {
 /// Makes the checksum of the manifest right again, so that its reader is reached.
 fn mend(bytes: &mut [u8]) {
     let Some(at) = bytes.len().checked_sub(TRAILER_BYTES) else { return };
-    let word = |from: usize| u64::from_le_bytes(*bytes[at + from..].first_chunk().unwrap()) as usize;
+    let word =
+        |from: usize| u64::from_le_bytes(*bytes[at + from..].first_chunk().unwrap()) as usize;
     let (from, len) = (word(16), word(24));
     if let Some(text) = from.checked_add(len).and_then(|end| bytes.get(from..end)) {
         let sum = crc(&[text]);

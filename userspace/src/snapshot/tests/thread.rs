@@ -104,8 +104,7 @@ fn a_directory_that_cannot_be_made_is_named() {
         refused: Vec::new(),
     };
     let find = Box::new(|epoch| Ok(anchor(epoch)));
-    let started =
-        SnapshotWriter::start::<Plain>(&options, Vec::new(), find, Box::new(|_| {}));
+    let started = SnapshotWriter::start::<Plain>(&options, Vec::new(), find, Box::new(|_| {}));
     let error = started.err().unwrap().to_string();
     assert!(error.contains("/proc/none/snapshots"), "{error}");
 }

@@ -1,0 +1,153 @@
+//! The log's part of `veltrix status`: what is durable, and where the time goes.
+
+use std::fmt::Write as _;
+
+use super::Table;
+use crate::admin::log_status::{LogStatus, Quantiles, SnapshotStatus};
+use crate::admin::status::Status;
+use crate::config::value::{show_bytes, show_count};
+
+/// Appends the text; nothing for a server without a log.
+pub(super) fn log(out: &mut String, status: &Status) {
+    let Some(log) = &status.log else { return };
+    head(out, log);
+    stages(out, log);
+    events(out, status);
+}
+
+fn head(out: &mut String, log: &LogStatus) {
+    let state = if log.ready { "taking events" } else { "not taking events" };
+    let _ = writeln!(
+        out,
+        "\nlog       {} of term {}, quorum {}, {state}; epoch {} applied, {} committed, {} in the log",
+        log.role,
+        log.term,
+        log.quorum,
+        show_count(log.applied_epoch),
+        show_count(log.committed_epoch),
+        show_count(log.last_epoch),
+    );
+    let wal = &log.wal;
+    let _ = writeln!(
+        out,
+        "data      {}: {} of {} segments of {} in use, writes {}; flush p50 {} p99 {} max {}, last 10 s max {}",
+        log.data,
+        wal.segments_used,
+        wal.segments,
+        show_bytes(wal.segment_bytes),
+        wal.io,
+        time(wal.flush_ns.p50),
+        time(wal.flush_ns.p99),
+        time(wal.flush_ns.max),
+        time(wal.flush_ns_recent.max),
+    );
+    let _ = writeln!(out, "snapshots {}", snapshots(&log.snapshots));
+    let recovery = &log.recovery;
+    let _ = writeln!(
+        out,
+        "recovery  snapshot of epoch {} in {} ms, {} entries ({}) replayed in {} ms",
+        show_count(recovery.snapshot_epoch),
+        show_count(recovery.snapshot_ms),
+        show_count(recovery.entries),
+        show_bytes(recovery.bytes),
+        show_count(recovery.replay_ms),
+    );
+    if log.digest.epoch > 0 {
+        let _ = writeln!(
+            out,
+            "digest    at epoch {}: outcomes {}, state {}",
+            show_count(log.digest.epoch),
+            log.digest.outcomes,
+            log.digest.state
+        );
+    }
+}
+
+fn snapshots(snapshots: &SnapshotStatus) -> String {
+    let under_way = if snapshots.under_way { ", one under way" } else { "" };
+    if snapshots.newest_epoch == 0 {
+        return format!("none yet{under_way}");
+    }
+    format!(
+        "newest at epoch {}, {} taken in this life, the last {} in {} ms{under_way}",
+        show_count(snapshots.newest_epoch),
+        snapshots.taken,
+        show_bytes(snapshots.newest_bytes),
+        show_count(snapshots.newest_ms),
+    )
+}
+
+/// One row a stage; the whole last, so that it stands at the eye's end.
+fn stages(out: &mut String, log: &LogStatus) {
+    let mut table = Table::new(
+        &[
+            "stage", "datagrams", "p50", "p99", "p99.9", "max", "10 s: p50", "p99", "p99.9", "max",
+        ],
+        &[0],
+    );
+    for stage in &log.stages {
+        let mut row = vec![stage.stage.clone(), show_count(stage.since_start_ns.count)];
+        row.extend(quantiles(&stage.since_start_ns));
+        row.extend(quantiles(&stage.last_10s_ns));
+        table.row(row);
+    }
+    let _ = write!(out, "\n{}", table.render());
+}
+
+fn quantiles(q: &Quantiles) -> [String; 4] {
+    if q.count == 0 {
+        return std::array::from_fn(|_| "-".into());
+    }
+    [q.p50, q.p99, q.p999, q.max].map(time)
+}
+
+fn events(out: &mut String, status: &Status) {
+    let pending: u64 =
+        status.lanes.iter().chain(&status.fallback).map(|lane| lane.acks.events_pending).sum();
+    if status.events.is_empty() && pending == 0 {
+        return;
+    }
+    let mut words: Vec<String> =
+        status.events.iter().map(|(label, n)| format!("{} {label}", show_count(*n))).collect();
+    if pending > 0 {
+        words.push(format!("{} waiting for the log", show_count(pending)));
+    }
+    let _ = writeln!(out, "\nevents    {}", words.join(", "));
+}
+
+/// Nanoseconds as people read them.
+fn time(ns: u64) -> String {
+    let ns_f = ns as f64;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} us", ns_f / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns_f / 1e6),
+        _ => format!("{:.2} s", ns_f / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::log_status::StageStatus;
+
+    #[test]
+    fn times_are_shown_in_the_unit_that_fits() {
+        assert_eq!([time(7), time(1_500), time(2_340_000)], ["7 ns", "1.5 us", "2.3 ms"]);
+        assert_eq!(time(1_230_000_000), "1.23 s");
+    }
+
+    #[test]
+    fn every_stage_has_its_row_and_the_flush_its_worst() {
+        let q = Quantiles { count: 5, p50: 200_000, p99: 900_000, p999: 900_000, max: 412_000_000 };
+        let stage =
+            StageStatus { stage: "durable".into(), since_start_ns: q, ..StageStatus::default() };
+        let mut log = LogStatus { stages: vec![stage], ready: true, ..LogStatus::default() };
+        log.wal.flush_ns = q;
+        let status = Status { log: Some(Box::new(log)), ..Status::default() };
+        let mut out = String::new();
+        super::log(&mut out, &status);
+        assert!(out.contains("durable") && out.contains("412.0 ms"), "{out}");
+        assert!(out.contains("none yet"), "{out}");
+    }
+}
