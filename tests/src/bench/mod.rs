@@ -12,9 +12,14 @@
 //! The generator is pinned to the first core, the poller to the second, for
 //! every figure alike.
 
+pub mod dedupe;
 pub mod drain;
 pub mod external;
+pub mod index;
+pub mod ingest;
+pub mod lane;
 pub mod report;
 pub mod rig;
 pub mod service;
 pub mod throughput;
+pub mod wal;

@@ -211,7 +211,7 @@ pub fn kernel_udp(rig: &Rig, generator: &mut Generator, batch: usize) -> Result<
                 syscalls += 1;
                 batch.receive(socket.as_fd(), &slots, |_, _| {}).unwrap_or(0)
             },
-            |(socket, _)| poll::readable(socket.as_fd(), IDLE_SLEEP),
+            |(socket, _)| poll::readable(socket.as_fd(), None, IDLE_SLEEP),
         )
     })?;
     Ok(Rate { syscalls, ..Rate::of(frames, &sent) })

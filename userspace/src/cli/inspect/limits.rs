@@ -15,9 +15,9 @@ pub fn memory(superblock: &Superblock) -> Vec<(&'static str, u64)> {
     let limits = partition_limits(superblock);
     let bytes = Partition::bytes_of(&limits);
     let all = u64::from(superblock.partitions);
-    let state = all * bytes.total() as u64;
+    let state = all * bytes.total();
     vec![
-        ("cells, players and hunts", all * bytes.index.total() as u64),
+        ("cells, players and hunts", all * bytes.index.total()),
         ("idempotency keys", all * bytes.dedupe.total() as u64),
         ("state in all", state),
         ("snapshot image, each", PartitionImage::bytes_of(&limits)),
