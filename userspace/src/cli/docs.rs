@@ -4,11 +4,12 @@
 use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
-use veltrix_abi::{Exit, Outcome, Refusal};
+use veltrix_abi::{EventKind, Exit, Outcome, Refusal};
 
 use super::{CliError, ExitStatus, print};
-use crate::admin::status::{REPLY_FATES, XDP_STATISTICS};
+use crate::admin::status::{ACK_FATES, REPLY_FATES, XDP_STATISTICS};
 use crate::config::show;
+use crate::lane::stages::Stage;
 
 /// Print the generated documents.
 #[derive(Debug, Args)]
@@ -64,11 +65,24 @@ pub fn metrics() -> String {
     out.push_str(METRICS_SUMS);
     out.push_str("## Outcomes of events\n\nOne for each event of a served datagram; the code is the byte in an ack.\n\n");
     codes(&mut out, Outcome::ALL.iter().map(|o| (o.code(), o.label(), o.doc())));
+    out.push_str("\nThe status counts events that had been applied before as `duplicate`, not under their first outcome.\n\n## Kinds of events\n\n");
+    out.push_str("| code | label | meaning |\n|---|---|---|\n");
+    for kind in EventKind::ALL {
+        let _ = writeln!(out, "| {} | `{}` | {} |", kind.code(), kind.label(), kind.doc());
+    }
     out.push_str("\n## Refusals of datagrams\n\nWhy a whole datagram was refused; the code is the first byte of a `refused` body. The exit of that\nname (`_` for `-`) counts it.\n\n");
     codes(&mut out, Refusal::ALL.iter().map(|r| (r.code(), r.label(), r.doc())));
-    out.push_str("\n## Fates of replies\n\n`lanes[].replies` of the status. Their sum is the sum of the exits whose action is `reply`.\n\n| name | meaning |\n|---|---|\n");
+    out.push_str("\n## Fates of replies\n\n`lanes[].replies` of the status. Their sum, with what is pending or lost below, is the sum of the exits\nwhose action is `reply`.\n\n| name | meaning |\n|---|---|\n");
     for (name, doc) in REPLY_FATES {
         let _ = writeln!(out, "| `{name}` | {doc} |");
+    }
+    out.push_str("\n## Answers that wait for the log\n\n`lanes[].acks` of the status.\n\n| name | meaning |\n|---|---|\n");
+    for (name, doc) in ACK_FATES {
+        let _ = writeln!(out, "| `{name}` | {doc} |");
+    }
+    out.push_str(METRICS_STAGES);
+    for stage in Stage::ALL {
+        let _ = writeln!(out, "| `{}` | {} |", stage.label(), stage.doc());
     }
     out.push_str("\n## Kernel counters of an AF_XDP socket\n\n`lanes[].xdp_statistics` of the status: `XDP_STATISTICS` of the lane's socket.\n\n| name | in the sums | meaning |\n|---|---|---|\n");
     for (name, in_sums, doc) in XDP_STATISTICS {
@@ -121,8 +135,8 @@ They are checked by the server at each `veltrix status`, which ends with exit co
 per queue   frames            = sum of the program's exits
             redirect_xsk      = lane frames + rx_dropped + rx_ring_full + waiting in the ring
 per lane    frames            = sum of the lane's exits
-            exits that reply  = sent + coalesced + dropped_tx_full + withheld
-            events            = sum of outcomes
+            exits that reply  = sent + coalesced + dropped_tx_full + withheld + acks pending + lost
+            events            = sum of outcomes + duplicates + pending + lost
 in total    pass_fallback     = fallback frames + socket drops + waiting in its buffer
 ```
 
@@ -131,6 +145,17 @@ far a line may be off. On a quiet server every line is exact. Datagrams for our 
 extension headers leave by `pass_ipv6_chain` and arrive at the fallback socket, which may therefore receive
 so many more than `pass_fallback`.
 
+";
+
+const METRICS_STAGES: &str = "
+## Stages of a durable event
+
+`log.stages[]` of the status: p50, p99, p99.9 and max in nanoseconds, since start and over the last ten
+seconds, over all lanes. Each datagram counts once in each stage; a stage of a whole batch counts for every
+datagram in it. The flush is the stage `durable`, and it is in the whole.
+
+| stage | time |
+|---|---|
 ";
 
 const METRICS_REMARKS: &str = "

@@ -1,6 +1,6 @@
 //! openraft's state machine: it routes committed entries and remembers where it
-//! is. State lives in the lanes, snapshots are made by [`crate::replicate`]'s
-//! user; this only passes them on.
+//! is. State lives in the lanes, snapshots are made elsewhere; this only passes
+//! them on.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -226,7 +226,7 @@ impl<K: Committed, S: SnapshotSource> Machine<K, S> {
 
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta::from_raft(&RaftMeta {
-            last_log_id: self.applied.clone(),
+            last_log_id: self.applied,
             last_membership: self.members.clone(),
         })
     }
@@ -237,7 +237,7 @@ impl<K: Committed, S: SnapshotSource> RaftStateMachine<RaftTypes> for Machine<K,
     type SnapshotBuilder = Builder<S>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, StoredMembers)> {
-        Ok((self.applied.clone(), self.members.clone()))
+        Ok((self.applied, self.members.clone()))
     }
 
     async fn apply<E>(&mut self, mut entries: E) -> io::Result<()>
@@ -246,17 +246,17 @@ impl<K: Committed, S: SnapshotSource> RaftStateMachine<RaftTypes> for Machine<K,
     {
         while let Some(next) = poll_fn(|cx| Pin::new(&mut entries).poll_next(cx)).await {
             let (entry, responder) = next?;
-            let raft_id = entry.log_id.clone();
+            let raft_id = entry.log_id;
             let mut members = None;
             if let EntryPayload::Membership(membership) = &entry.payload {
-                self.members = StoredMembers::new(Some(raft_id.clone()), membership.clone());
+                self.members = StoredMembers::new(Some(raft_id), membership.clone());
                 members = Some(Members::from_raft(membership));
             }
             let id = from_raft_id(&raft_id);
             self.committed.committed(from_raft_entry(entry)).await;
             self.applied = Some(raft_id);
             self.routed.note(id, members);
-            if id.index % PUBLISH_ENTRIES == 0 {
+            if id.index.is_multiple_of(PUBLISH_ENTRIES) {
                 self.publish();
             }
             if let Some(responder) = responder {
@@ -274,7 +274,7 @@ impl<K: Committed, S: SnapshotSource> RaftStateMachine<RaftTypes> for Machine<K,
     async fn install_snapshot(&mut self, meta: &RaftMeta, file: S::File) -> io::Result<()> {
         let ours = SnapshotMeta::from_raft(meta);
         self.snapshots.install(ours.clone(), file).await?;
-        self.applied.clone_from(&meta.last_log_id);
+        self.applied = meta.last_log_id;
         self.members = meta.last_membership.clone();
         self.routed.start_over(&ours);
         Ok(())
