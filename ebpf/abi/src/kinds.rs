@@ -174,13 +174,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let good = Hotspot {
-            kind: HotspotKind::Item,
-            item: 0,
-            remaining: 1,
-            reward: 0,
-            lifetime_s: 0,
-        };
+        let good =
+            Hotspot { kind: HotspotKind::Item, item: 0, remaining: 1, reward: 0, lifetime_s: 0 };
         assert!(good.pack().is_some());
         assert_eq!(Hotspot { remaining: 0, ..good }.pack(), None);
         assert_eq!(Hotspot { item: 8, ..good }.pack(), None);

@@ -457,7 +457,11 @@ impl<'a> Events<'a> {
     ///
     /// [`Exit::Malformed`].
     #[inline]
-    pub fn check(body: &'a [u8], count: u16, mut visit: impl FnMut(&Event<'a>)) -> Result<Self, Exit> {
+    pub fn check(
+        body: &'a [u8],
+        count: u16,
+        mut visit: impl FnMut(&Event<'a>),
+    ) -> Result<Self, Exit> {
         let mut rest = body;
         for _ in 0..count {
             let event;

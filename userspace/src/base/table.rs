@@ -19,7 +19,10 @@ pub struct Table<T> {
 enum Backing<T> {
     /// Shorter than a huge page: a mapping would waste most of it.
     Heap(Box<[T]>),
-    Mapped { region: Region, len: usize },
+    Mapped {
+        region: Region,
+        len: usize,
+    },
 }
 
 impl<T: FromZeros + Copy> Table<T> {

@@ -293,8 +293,7 @@ impl<'a> BatchView<'a> {
     fn offsets_are_starts(&self) -> bool {
         let h = &self.header;
         let order = &self.bytes[h.order_offset as usize..h.ranges_offset as usize];
-        let mut offsets: Vec<u32> =
-            order.chunks_exact(4).filter_map(|c| u32_at(c, 0)).collect();
+        let mut offsets: Vec<u32> = order.chunks_exact(4).filter_map(|c| u32_at(c, 0)).collect();
         offsets.sort_unstable();
         let mut at = HEADER_BYTES;
         for offset in offsets {
@@ -351,9 +350,9 @@ impl<'a> BatchView<'a> {
         let view = *self;
         self.ranges().flat_map(move |range| {
             view.runs(&range).flat_map(move |run| {
-                run.events.zip(run.first_event..).map(move |(event, slot)| {
-                    (range.partition, run.domain, slot, event)
-                })
+                run.events
+                    .zip(run.first_event..)
+                    .map(move |(event, slot)| (range.partition, run.domain, slot, event))
             })
         })
     }

@@ -222,15 +222,8 @@ impl BatchBuf {
     /// events of `domain`, which belongs to `partition`. Gives the slot of the
     /// first, or `None` when they do not fit: seal first.
     #[inline]
-    pub fn append(
-        &mut self,
-        partition: u16,
-        domain: u64,
-        body: &[u8],
-        events: u16,
-    ) -> Option<u32> {
-        if self.sealed_bytes_with(body.len()) > BATCH_BYTES_MAX
-            || self.runs.len() == BATCH_RUNS_MAX
+    pub fn append(&mut self, partition: u16, domain: u64, body: &[u8], events: u16) -> Option<u32> {
+        if self.sealed_bytes_with(body.len()) > BATCH_BYTES_MAX || self.runs.len() == BATCH_RUNS_MAX
         {
             return None;
         }

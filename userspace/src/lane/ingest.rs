@@ -135,8 +135,7 @@ impl<P: Port> Ingest<P> {
 
     /// Bytes of one batch in flight with what is kept for its answers.
     pub(super) const fn bytes_of_batch() -> usize {
-        Pool::buffer_bytes()
-            + BATCH_EVENTS_MAX * (size_of::<Pending>() + size_of::<Way<P::Path>>())
+        Pool::buffer_bytes() + BATCH_EVENTS_MAX * (size_of::<Pending>() + size_of::<Way<P::Path>>())
     }
 
     /// Whether the log keeps up: the oldest batch in flight is not older than
@@ -342,8 +341,9 @@ fn answer<P: Port>(
 
 fn note_times(times: &mut StageTimes, slots: &OutcomeSlots, pending: &[Pending], acked_ns: u64) {
     let datagrams = pending.len() as u64;
-    let stamps = [Stamp::Sealed, Stamp::Submitted, Stamp::Durable, Stamp::Committed, Stamp::Applied]
-        .map(|stamp| slots.stamped(stamp));
+    let stamps =
+        [Stamp::Sealed, Stamp::Submitted, Stamp::Durable, Stamp::Committed, Stamp::Applied]
+            .map(|stamp| slots.stamped(stamp));
     let stages = [Stage::Submitted, Stage::Durable, Stage::Committed, Stage::Applied];
     for (stage, pair) in stages.into_iter().zip(stamps.windows(2)) {
         times.record(stage, pair[1].saturating_sub(pair[0]), datagrams);

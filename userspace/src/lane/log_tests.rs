@@ -183,15 +183,14 @@ impl Lane<FakePort> {
     fn assert_log_closed(&self) {
         let c = &self.counters;
         let r = &c.replies;
-        let owed: u64 = Exit::ALL
-            .iter()
-            .filter(|e| e.action() == Action::Reply)
-            .map(|e| c.exits(*e))
-            .sum();
-        let fates = [&r.sent, &r.coalesced, &r.dropped_tx_full, &r.withheld, &c.acks.pending, &c.acks.lost];
+        let owed: u64 =
+            Exit::ALL.iter().filter(|e| e.action() == Action::Reply).map(|e| c.exits(*e)).sum();
+        let fates =
+            [&r.sent, &r.coalesced, &r.dropped_tx_full, &r.withheld, &c.acks.pending, &c.acks.lost];
         assert_eq!(owed, fates.iter().map(|f| f.get()).sum::<u64>());
         let outcomes: u64 = Outcome::ALL.iter().map(|o| c.outcomes(*o)).sum();
-        let parts = [outcomes, c.duplicates.get(), c.acks.events_pending.get(), c.acks.events_lost.get()];
+        let parts =
+            [outcomes, c.duplicates.get(), c.acks.events_pending.get(), c.acks.events_lost.get()];
         assert_eq!(c.events.get(), parts.iter().sum::<u64>());
         assert_eq!(self.port.alive, 0);
     }
@@ -343,7 +342,10 @@ fn a_partition_moves_between_two_epochs_under_traffic() {
     for round in 0..40 {
         for lane in &mut lanes {
             sequence += 1;
-            lane.deliver(1, datagram(Mode::Durable, domain, sequence, &[credit(sequence), credit(1)]));
+            lane.deliver(
+                1,
+                datagram(Mode::Durable, domain, sequence, &[credit(sequence), credit(1)]),
+            );
             lane.turn();
         }
         control.collect();
@@ -376,7 +378,11 @@ fn a_partition_moves_between_two_epochs_under_traffic() {
             // Its two events have one key.
             assert_eq!(outcome, [APPLIED, APPLIED | DUPLICATE_BIT]);
         } else {
-            assert_eq!((outcome, firsts), (vec![APPLIED, APPLIED | DUPLICATE_BIT], vec![1]), "{sequence}");
+            assert_eq!(
+                (outcome, firsts),
+                (vec![APPLIED, APPLIED | DUPLICATE_BIT], vec![1]),
+                "{sequence}"
+            );
         }
         assert!(epoch >= 1);
     }

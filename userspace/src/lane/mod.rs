@@ -23,11 +23,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use veltrix_abi::limits::HEADER_BYTES;
+use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{
     self, AckEntry, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
     SHORT_BODY_BYTES, VERSION, Welcome,
 };
-use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::{Action, Exit, Outcome, Refusal};
 
 pub use admission::Admission;
@@ -70,8 +70,8 @@ pub struct ServerFacts {
 
 impl ServerFacts {
     fn welcome(&self, log: Option<&LogFacts>) -> Welcome {
-        let modes = Welcome::mode_bit(Mode::None)
-            | log.map_or(0, |_| Welcome::mode_bit(Mode::Durable));
+        let modes =
+            Welcome::mode_bit(Mode::None) | log.map_or(0, |_| Welcome::mode_bit(Mode::Durable));
         Welcome {
             log_time_ns: log.map_or_else(unix_ns, LogFacts::log_time_ns),
             epoch: log.map_or(0, |log| log.applied_epoch.load(Relaxed)),
@@ -429,7 +429,9 @@ impl<P: Port> Lane<P> {
                 match (joined, mode) {
                     (true, Mode::None) => return self.accept(packet, &header),
                     (true, Mode::Durable) => return self.defer(packet),
-                    (false, _) => (header, Wanted::of(&Request::Events(mode, events), self.log.is_some())),
+                    (false, _) => {
+                        (header, Wanted::of(&Request::Events(mode, events), self.log.is_some()))
+                    }
                 }
             }
             Ok((header, request)) => (header, Wanted::of(&request, self.log.is_some())),
@@ -607,7 +609,9 @@ fn echo(request: &Header, kind: Kind) -> Header {
 enum Wanted {
     /// Events that are shed.
     Busy,
-    Pong { client_sent_ns: u64 },
+    Pong {
+        client_sent_ns: u64,
+    },
     Welcome,
     Refusal(Exit),
 }

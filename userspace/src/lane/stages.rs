@@ -65,9 +65,8 @@ pub struct StageTimes {
 
 impl Default for StageTimes {
     fn default() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("constant bounds are in order")
-        };
+        let histogram =
+            || Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("constant bounds are in order");
         Self { stages: (0..STAGES).map(|_| histogram()).collect() }
     }
 }

@@ -29,6 +29,7 @@ use std::thread::JoinHandle;
 use hdrhistogram::Histogram;
 
 use super::disk::WriteMode;
+use super::record::RECORD_BYTES_MAX;
 use super::wal::{Staged, Wal, WalError, WalState};
 use super::{Body, LogEntry, LogId, Vote, WalReader};
 use crate::base::clock::monotonic_ns;
@@ -43,8 +44,9 @@ pub type OnFatal = Box<dyn FnOnce(&WalError) + Send>;
 /// How the writer works.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterOptions {
-    /// A record this long is written though more is waiting. Above: more per second,
-    /// and a longer wait for those that come during the write.
+    /// A record this long is written though more is waiting. Only what came during the
+    /// last write is ever waiting, so records grow where the disk is slow and not
+    /// otherwise.
     pub record_bytes: usize,
     /// Bytes of durable entries that stay in memory for readers.
     pub cache_bytes_max: usize,
@@ -54,7 +56,7 @@ pub struct WriterOptions {
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { record_bytes: 1 << 20, cache_bytes_max: 64 << 20, core: None }
+        Self { record_bytes: RECORD_BYTES_MAX, cache_bytes_max: 64 << 20, core: None }
     }
 }
 

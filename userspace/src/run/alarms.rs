@@ -50,7 +50,10 @@ fn log_alarms(log: &LogStatus, seen: &mut BTreeMap<&'static str, String>) {
     if !log.recovery.refused.is_empty() {
         seen.insert(
             "snapshot-refused",
-            format!("{}; an older one was used: keep the file for a report, then remove it", log.recovery.refused.join("; ")),
+            format!(
+                "{}; an older one was used: keep the file for a report, then remove it",
+                log.recovery.refused.join("; ")
+            ),
         );
     }
     if !log.digest.differences.is_empty() {
@@ -60,7 +63,10 @@ fn log_alarms(log: &LogStatus, seen: &mut BTreeMap<&'static str, String>) {
         );
     }
     if !log.ready {
-        seen.insert("not-ready", format!("no events are taken: this node is {}", log.role));
+        seen.insert(
+            "not-ready",
+            format!("no events are taken: this node is {}, and {used} of {segments} segments of its log are in use; a log without room is purged behind the next snapshot", log.role),
+        );
     }
 }
 

@@ -313,7 +313,8 @@ fn nic_status(kernel: &KernelSide) -> NicStatus {
     }
 }
 
-const NO_LOG: &str = "this server keeps no state: start it with --data DIR (made by `veltrix format --data DIR`)";
+const NO_LOG: &str =
+    "this server keeps no state: start it with --data DIR (made by `veltrix format --data DIR`)";
 
 const NO_BLOCKLIST: &str = "this server runs on UDP sockets, which have no blocklist: blocked sources are dropped by the XDP program, which needs --nic";
 

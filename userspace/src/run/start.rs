@@ -132,21 +132,26 @@ pub fn start(config: &Config, log: &Log) -> Result<Running, CliError> {
 /// The log's part of each lane.
 type LogHalves = std::vec::IntoIter<Option<LogHalfSpec>>;
 
-/// Takes the data directory, if one is named, and deals its state out to
-/// `lanes` lanes; `fallback` adds one that owns none. Gives the partitions too.
+/// Takes the data directory, if one is named, and deals its state out to the
+/// lanes on `cores`; `fallback` adds one that owns none. Gives the partitions
+/// too.
 fn start_state<P: Port>(
     config: &Config,
-    lanes: usize,
+    cores: &[usize],
     fallback: bool,
     log: &Log,
 ) -> Result<(LogHalves, Option<Parts>, u16), CliError> {
+    let lanes = cores.len();
     let all = lanes + usize::from(fallback);
     let Some(data) = &config.server.data else {
+        keep_off(cores);
         let none: Vec<_> = std::iter::repeat_with(|| None).take(all).collect();
         return Ok((none.into_iter(), None, config.server.partitions));
     };
     let batches = usize::from(config.lanes.batches);
     let prepared = Prepared::open(data, lanes_bytes::<P>(all, batches), lanes, log)?;
+    // Every core loads; what runs beside the lanes from here on keeps off theirs.
+    keep_off(cores);
     let partitions = prepared.partitions();
     let deadline = Duration::from_nanos(config.lanes.deadline_ns);
     let (halves, parts) = prepared.split(SplitSpec { lanes, fallback, batches, deadline })?;
@@ -233,8 +238,8 @@ fn start_udp(config: &Config, log: &Log) -> Result<Running, CliError> {
     };
     let placement = place(count, &config.lanes.cores, &cpu::allowed_cores(), &[], true)
         .map_err(|e| CliError::new(ExitStatus::BadConfig, e))?;
-    keep_off(&placement.cores);
-    let (mut halves, state, partitions) = start_state::<UdpPort>(config, count, false, log)?;
+    let (mut halves, state, partitions) =
+        start_state::<UdpPort>(config, &placement.cores, false, log)?;
     let (sockets, address) = listener(config).open(count)?;
     let spec = lane_spec(config, count, address.port(), partitions);
     let mut lanes = Vec::with_capacity(count);
@@ -303,9 +308,8 @@ fn start_xdp(config: &Config, nic_name: &str, log: &Log) -> Result<Running, CliE
     remarks.extend(placement.remarks);
 
     refuse_occupied(&nic, mode)?;
-    keep_off(&placement.cores);
     let (mut halves, state, partitions) =
-        start_state::<XskPort>(config, queues as usize, true, log)?;
+        start_state::<XskPort>(config, &placement.cores, true, log)?;
     let spec = lane_spec(config, queues as usize, config.server.port, partitions);
     let mut running = Running {
         kernel: Some(KernelSide {

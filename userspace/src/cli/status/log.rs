@@ -80,9 +80,7 @@ fn snapshots(snapshots: &SnapshotStatus) -> String {
 /// One row a stage; the whole last, so that it stands at the eye's end.
 fn stages(out: &mut String, log: &LogStatus) {
     let mut table = Table::new(
-        &[
-            "stage", "datagrams", "p50", "p99", "p99.9", "max", "10 s: p50", "p99", "p99.9", "max",
-        ],
+        &["stage", "datagrams", "p50", "p99", "p99.9", "max", "10 s: p50", "p99", "p99.9", "max"],
         &[0],
     );
     for stage in &log.stages {

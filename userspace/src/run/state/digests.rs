@@ -96,9 +96,8 @@ impl Digests {
 
 /// One digest for all partitions, in their order.
 fn fold(all: &[Digest]) -> Digest {
-    let mix = |sum: u64, value: u64| {
-        (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-    };
+    let mix =
+        |sum: u64, value: u64| (sum ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     Digest {
         outcomes: all.iter().fold(0, |sum, d| mix(sum, d.outcomes)),
         state: all.iter().fold(0, |sum, d| mix(sum, d.state)),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,15 +18,15 @@ use rtrb::{Consumer, RingBuffer};
 use tokio::io::unix::AsyncFd;
 
 use super::Parts;
+use super::anchor::{AnchorRequests, Newest, RoundsDone, decode_meta, encode_members};
 use super::digests::Digests;
 use super::prepare::PROGRESS_INTERVAL;
 use super::router::{Owners, Routed, Router};
 use super::times::Times;
-use crate::admin::log_status::{
-    DigestStatus, LaneOwner, LogStatus, RecoveryStatus, SnapshotStatus, WalStatus,
-};
-use crate::base::clock::{monotonic_ns, unix_ns};
+use crate::admin::log_status::RecoveryStatus;
+use crate::base::clock::monotonic_ns;
 use crate::base::waker::Waker;
+use crate::batch::format::BATCH_BYTES_MAX;
 use crate::batch::{BatchBuf, Payload};
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneCommand, LaneLink, LaneReport, LogFacts};
@@ -35,90 +35,12 @@ use crate::log::wal::{Wal, WalError};
 use crate::log::writer::WriterOptions;
 use crate::log::{Body, LogId, WalHandle, WalWriter};
 use crate::replicate::store::Store;
-use crate::replicate::{
-    Jump, Members, RaftLog, ReplicatedLog as _, Role, SnapshotMeta, SnapshotSource, Start, Timing,
-};
+use crate::replicate::{Jump, Members, RaftLog, ReplicatedLog as _, Role, Start, Timing};
 use crate::run::log::Log;
-use crate::snapshot::{Anchor, Done, FindAnchor, Manifest, OnDone, Position, SnapshotWriter};
+use crate::snapshot::{Anchor, Position, SnapshotWriter};
 
 /// How long stopping waits for answers that are owed.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
-
-/// Asked by the snapshot thread: the entry at an epoch.
-pub(super) type AnchorRequests = mpsc::Receiver<(u64, mpsc::Sender<Option<Anchor>>)>;
-
-/// Told by the snapshot thread when a round has ended.
-pub(super) type RoundsDone = mpsc::Receiver<()>;
-
-/// How long the snapshot thread waits for the control core.
-const ANCHOR_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(super) fn anchors(control: &Arc<Waker>) -> (FindAnchor, AnchorRequests) {
-    let (ask, requests) = mpsc::channel();
-    let control = Arc::clone(control);
-    let find = move |epoch: u64| {
-        let (tell, answer) = mpsc::channel();
-        let gone = || io::Error::other("the control core does not answer");
-        ask.send((epoch, tell)).map_err(|_| gone())?;
-        control.wake();
-        let answer: Option<Anchor> = answer.recv_timeout(ANCHOR_TIMEOUT).map_err(|_| gone())?;
-        answer.ok_or_else(|| io::Error::other(format!("epoch {epoch} is not known to the log")))
-    };
-    (Box::new(find), requests)
-}
-
-pub(super) fn rounds(control: &Arc<Waker>) -> (OnDone, RoundsDone) {
-    let (tell, done) = mpsc::channel();
-    let control = Arc::clone(control);
-    let on_done = move |_: &Done| {
-        // Nobody listens any more when the server ends.
-        let _ = tell.send(());
-        control.wake();
-    };
-    (Box::new(on_done), done)
-}
-
-/// The place of a snapshot in the log, as its file keeps it: id of the entry
-/// that brought the membership, then the membership.
-fn encode_members(meta: &SnapshotMeta) -> Vec<u8> {
-    let id = meta.members_id.unwrap_or_default();
-    let mut out: Vec<u8> =
-        [id.term, id.node, id.index].into_iter().flat_map(u64::to_le_bytes).collect();
-    out.extend(meta.members.as_ref().map(Members::encode).unwrap_or_default());
-    out
-}
-
-fn decode_meta(manifest: &Manifest) -> Option<SnapshotMeta> {
-    let (id, members) = manifest.membership.split_at_checked(24)?;
-    let word = |at: usize| id.get(at..)?.first_chunk().map(|c| u64::from_le_bytes(*c));
-    let Position { term, node, index } = manifest.last;
-    Some(SnapshotMeta {
-        last: Some(LogId { term, node, index }),
-        members_id: Some(LogId { term: word(0)?, node: word(8)?, index: word(16)? }),
-        members: Some(Members::decode(members).ok()?),
-    })
-}
-
-/// The node's newest snapshot, as the log asks for it.
-#[derive(Clone, Default)]
-struct Newest(Rc<RefCell<Option<SnapshotMeta>>>);
-
-impl SnapshotSource for Newest {
-    type File = ();
-
-    async fn newest(&self) -> io::Result<Option<(SnapshotMeta, ())>> {
-        Ok(self.0.borrow().clone().map(|meta| (meta, ())))
-    }
-
-    async fn build(&self, _: SnapshotMeta) -> io::Result<(SnapshotMeta, ())> {
-        let meta = self.0.borrow().clone();
-        meta.map(|meta| (meta, ())).ok_or_else(|| io::Error::other("there is no snapshot yet"))
-    }
-
-    async fn install(&self, _: SnapshotMeta, (): ()) -> io::Result<()> {
-        Err(io::Error::other("a single voter is sent no snapshot"))
-    }
-}
 
 /// A move of a partition that is not over.
 #[derive(Clone, Copy, Debug)]
@@ -129,34 +51,38 @@ struct Move {
 
 /// See the module.
 pub struct Live {
-    dir: DataDir,
-    wal: WalHandle,
+    pub(super) dir: DataDir,
+    pub(super) wal: WalHandle,
     /// Dropped last of the log's parts: it writes what is queued.
     _writer: WalWriter,
-    raft: RaftLog<Router, Newest>,
+    pub(super) raft: RaftLog<Router, Newest>,
     newest: Newest,
-    facts: Arc<LogFacts>,
+    pub(super) facts: Arc<LogFacts>,
     waker: Arc<Waker>,
     lanes: Vec<Arc<LaneLink>>,
     submissions: RefCell<Vec<Consumer<Arc<BatchBuf>>>>,
     reports: RefCell<Vec<Consumer<LaneReport>>>,
     /// To the fallback's lane, which owns nothing and gets histograms only.
     fallback: RefCell<Option<rtrb::Producer<LaneCommand>>>,
-    owners: Rc<RefCell<Owners>>,
-    owner_of: RefCell<Vec<u16>>,
-    digests: Rc<RefCell<Digests>>,
+    pub(super) owners: Rc<RefCell<Owners>>,
+    pub(super) owner_of: RefCell<Vec<u16>>,
+    pub(super) digests: Rc<RefCell<Digests>>,
     routed: Rc<RefCell<Routed>>,
-    times: RefCell<Times>,
-    snapshots: RefCell<SnapshotWriter>,
+    pub(super) times: RefCell<Times>,
+    pub(super) snapshots: RefCell<SnapshotWriter>,
     anchors: AnchorRequests,
     rounds_done: RoundsDone,
     moving: Cell<Option<Move>>,
     /// Bytes of entries routed when the newest snapshot was begun.
     bytes_at_snapshot: Cell<u64>,
     snapshot_at_bytes: u64,
-    recovery: RefCell<RecoveryStatus>,
-    memory_bytes: BTreeMap<String, u64>,
-    jumps: Rc<Cell<u64>>,
+    /// Room in the log below which events are refused: what lanes may have in
+    /// flight.
+    room_bytes_min: u64,
+    is_replayed: Cell<bool>,
+    pub(super) recovery: RefCell<RecoveryStatus>,
+    pub(super) memory_bytes: BTreeMap<String, u64>,
+    pub(super) jumps: Rc<Cell<u64>>,
     fatal: Rc<RefCell<Option<String>>>,
     fatal_wal: Arc<Mutex<Option<String>>>,
     log: Log,
@@ -183,15 +109,20 @@ impl Live {
     /// # Errors
     ///
     /// The log cannot be opened or read.
-    pub async fn start(parts: Parts, snapshot_at_percent: u16, log: Log) -> Result<Rc<Self>, CliError> {
+    pub async fn start(
+        parts: Parts,
+        snapshot_at_percent: u16,
+        log: Log,
+    ) -> Result<Rc<Self>, CliError> {
         let fatal = Rc::new(RefCell::new(None));
         let fatal_wal = Arc::new(Mutex::new(None));
         let writer = start_writer(parts.wal, &fatal_wal)?;
         let wal = writer.handle();
         let meta = parts.manifest.as_ref().and_then(decode_meta);
-        let stamped_ns = parts.manifest.as_ref().map_or(0, |m| {
-            m.partitions.iter().map(|p| p.log_time_ns).max().unwrap_or(0)
-        });
+        let stamped_ns = parts
+            .manifest
+            .as_ref()
+            .map_or(0, |m| m.partitions.iter().map(|p| p.log_time_ns).max().unwrap_or(0));
         let store = Store::open(wal.clone(), stamped_ns)
             .map_err(|e| failed(format!("the log's end cannot be read: {e}")))?;
         let newest = Newest::default();
@@ -207,7 +138,8 @@ impl Live {
             reports.push(r);
             commands.push((link, c));
         }
-        let fallback = if commands.len() > parts.owning { commands.pop().map(|c| c.1) } else { None };
+        let fallback =
+            if commands.len() > parts.owning { commands.pop().map(|c| c.1) } else { None };
         let in_flight = (lanes.len() * parts.batches) as u64;
         let owners = Rc::new(RefCell::new(Owners::new(commands, in_flight)));
         let router = Router {
@@ -255,6 +187,9 @@ impl Live {
             moving: Cell::new(None),
             bytes_at_snapshot: Cell::new(0),
             snapshot_at_bytes: superblock.wal_bytes() / 100 * u64::from(snapshot_at_percent),
+            // A small log need not be empty for that.
+            room_bytes_min: (in_flight * BATCH_BYTES_MAX as u64).min(superblock.wal_bytes() / 4),
+            is_replayed: Cell::new(false),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,
             jumps,
@@ -307,8 +242,8 @@ impl Live {
             recovery.replay_ms,
             routed.epoch,
         ));
+        self.is_replayed.set(true);
         self.publish();
-        self.facts.ready.store(true, Relaxed);
         Ok(())
     }
 
@@ -337,7 +272,10 @@ impl Live {
     ///
     /// The runtime cannot watch the eventfd.
     pub async fn serve(&self) -> io::Result<()> {
-        #[expect(deprecated, reason = "unsound only for types that may exchange their descriptor; an OwnedFd never does")]
+        #[expect(
+            deprecated,
+            reason = "unsound only for types that may exchange their descriptor; an OwnedFd never does"
+        )]
         let event = AsyncFd::new(self.waker.fd().try_clone_to_owned()?)?;
         loop {
             while self.hear() {
@@ -358,6 +296,9 @@ impl Live {
     /// Takes what waits in the rings; true when there was anything.
     fn hear(&self) -> bool {
         let mut any = self.propose_submissions();
+        if any {
+            self.judge_readiness();
+        }
         any |= self.hear_reports();
         while let Ok((epoch, tell)) = self.anchors.try_recv() {
             any = true;
@@ -398,7 +339,8 @@ impl Live {
                 any = true;
                 match report {
                     LaneReport::Digest { partition, epoch, digest } => {
-                        records.extend(self.digests.borrow_mut().computed(epoch, partition, digest));
+                        records
+                            .extend(self.digests.borrow_mut().computed(epoch, partition, digest));
                     }
                     LaneReport::Adopted { partition } => self.moved(partition),
                     LaneReport::Stages(mut times) => {
@@ -443,7 +385,10 @@ impl Live {
         }
         let since = self.routed.borrow().bytes.saturating_sub(self.bytes_at_snapshot.get());
         let is_due = since >= self.snapshot_at_bytes;
-        if is_due && self.snapshots.borrow().status().running.is_none() && self.moving.get().is_none() {
+        if is_due
+            && self.snapshots.borrow().status().running.is_none()
+            && self.moving.get().is_none()
+        {
             self.begin_snapshot();
         }
     }
@@ -458,7 +403,17 @@ impl Live {
         }
     }
 
+    /// Lets lanes take events, or has them refuse: the log must be replayed, led
+    /// by this node, and have room for all that may join meanwhile.
+    fn judge_readiness(&self) {
+        let ready = self.is_replayed.get()
+            && self.raft.role() == Role::Leader
+            && self.wal.state().free_bytes >= self.room_bytes_min;
+        self.facts.ready.store(ready, Relaxed);
+    }
+
     fn publish(&self) {
+        self.judge_readiness();
         self.facts.set_log_time(self.raft.log_time_ns(), monotonic_ns());
         self.facts.applied_epoch.store(self.owners.borrow().applied_epoch(), Relaxed);
     }
@@ -530,7 +485,10 @@ impl Live {
             ));
         };
         if usize::from(to) >= lanes {
-            return Err(format!("there is no lane {to} that owns state; there are 0 to {}", lanes - 1));
+            return Err(format!(
+                "there is no lane {to} that owns state; there are 0 to {}",
+                lanes - 1
+            ));
         }
         if from == to {
             return Ok(format!("partition {partition} is with lane {to} already"));
@@ -539,7 +497,9 @@ impl Live {
             return Err(format!("partition {} is being moved; try again", moving.partition));
         }
         if self.snapshots.borrow().status().running.is_some() {
-            return Err("a snapshot is under way; try again when it is done (`veltrix status`)".into());
+            return Err(
+                "a snapshot is under way; try again when it is done (`veltrix status`)".into()
+            );
         }
         let mut owners = self.owners.borrow_mut();
         if owners.lanes.iter().any(|(_, commands)| commands.is_full()) {
@@ -557,7 +517,8 @@ impl Live {
 
     /// No more events are taken; waits for what is owed, then ends the log.
     pub async fn stop(&self) {
-        self.facts.ready.store(false, Relaxed);
+        self.is_replayed.set(false);
+        self.judge_readiness();
         let asked = Instant::now();
         while self.lanes.iter().any(|l| l.in_flight.load(Relaxed) > 0)
             && asked.elapsed() < SETTLE_MAX
@@ -566,96 +527,6 @@ impl Live {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.raft.stop().await;
-    }
-
-    /// For the operator.
-    #[must_use]
-    pub fn status(&self) -> LogStatus {
-        let raft = self.raft.status();
-        let superblock = self.dir.superblock();
-        let log_time_ns = self.raft.log_time_ns();
-        let owner_of = self.owner_of.borrow();
-        let lanes = self.owners.borrow();
-        let owners = lanes.lanes.iter().enumerate().map(|(lane, (link, _))| LaneOwner {
-            lane: lane as u16,
-            partitions: (0..owner_of.len() as u16)
-                .filter(|p| usize::from(owner_of[usize::from(*p)]) == lane)
-                .collect(),
-            applied_epoch: link.applied_epoch(),
-        });
-        let digests = self.digests.borrow();
-        let (epoch, digest) = digests.newest().unwrap_or_default();
-        let differences = digests.differences().iter();
-        let digest = DigestStatus {
-            epoch,
-            outcomes: format!("{:016x}", digest.outcomes),
-            state: format!("{:016x}", digest.state),
-            differences: differences.map(|(e, p)| format!("partition {p} at epoch {e}")).collect(),
-        };
-        LogStatus {
-            data: self.dir.path().display().to_string(),
-            cluster_id: format!("{:016x}", superblock.cluster_id),
-            node: superblock.node_id,
-            role: role_name(raft.role).into(),
-            term: raft.term,
-            quorum: raft.quorum() as u64,
-            ready: self.facts.ready.load(Relaxed),
-            log_time_ns,
-            log_time_ahead_ms: (i128::from(log_time_ns) - i128::from(unix_ns())) as i64 / 1_000_000,
-            clock_jumps: self.jumps.get(),
-            last_epoch: raft.last_index.unwrap_or(0),
-            committed_epoch: raft.committed_index.unwrap_or(0),
-            applied_epoch: self.owners.borrow().applied_epoch(),
-            in_flight: raft.in_flight,
-            lost: raft.lost,
-            wal: self.wal_status(),
-            snapshots: self.snapshot_status(),
-            recovery: self.recovery.borrow().clone(),
-            stages: self.times.borrow().stages(),
-            owners: owners.collect(),
-            digest,
-            memory_bytes: self.memory_bytes.clone(),
-        }
-    }
-
-    fn wal_status(&self) -> WalStatus {
-        let (state, counters) = (self.wal.state(), self.wal.counters());
-        let (flush_ns, flush_ns_recent) = self.times.borrow().flushes();
-        WalStatus {
-            io: self.wal.mode().name().into(),
-            segment_bytes: self.dir.superblock().segment_bytes,
-            segments: self.dir.superblock().segments_max.into(),
-            segments_used: state.segments_used.into(),
-            times_wrapped: counters.bytes / self.dir.superblock().wal_bytes(),
-            records: counters.records,
-            entries: counters.entries,
-            bytes: counters.bytes,
-            flush_ns,
-            flush_ns_recent,
-        }
-    }
-
-    fn snapshot_status(&self) -> SnapshotStatus {
-        let status = self.snapshots.borrow().status();
-        SnapshotStatus {
-            under_way: status.running.is_some(),
-            taken: status.written,
-            failed: status.failed,
-            newest_epoch: status.newest(),
-            newest_bytes: status.last.as_ref().map_or(0, |l| l.bytes),
-            newest_ms: status.last.as_ref().map_or(0, |l| l.took_ms),
-            error: status.alarm.unwrap_or_default(),
-        }
-    }
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Learner => "learner",
-        Role::Stopped => "stopped",
     }
 }
 

@@ -10,9 +10,11 @@
 //! have sealed, takes snapshots, moves partitions; [`digests`] and [`times`] put
 //! together what lanes report.
 
+mod anchor;
 mod digests;
 mod live;
 mod prepare;
+mod report;
 mod router;
 mod times;
 
@@ -26,11 +28,11 @@ use crate::admin::log_status::RecoveryStatus;
 use crate::apply::{Partition, PartitionImage};
 use crate::base::port::Port;
 use crate::base::waker::Waker;
+use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
 use crate::lane::{LogHalfSpec, bytes_of_batch};
 use crate::log::superblock::DataDir;
 use crate::log::wal::Wal;
-use crate::cli::{CliError, ExitStatus};
 use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
 
 pub use live::Live;
@@ -57,8 +59,8 @@ pub struct Parts {
     owners: Vec<u16>,
     batches: usize,
     snapshots: SnapshotWriter,
-    anchors: live::AnchorRequests,
-    rounds_done: live::RoundsDone,
+    anchors: anchor::AnchorRequests,
+    rounds_done: anchor::RoundsDone,
 }
 
 /// What lanes are made with.
@@ -114,8 +116,8 @@ impl Prepared {
             bytes_per_s: None,
             refused: self.refused,
         };
-        let (find_anchor, anchors) = live::anchors(&waker);
-        let (on_done, rounds_done) = live::rounds(&waker);
+        let (find_anchor, anchors) = anchor::anchors(&waker);
+        let (on_done, rounds_done) = anchor::rounds(&waker);
         let (snapshots, lane_images) =
             SnapshotWriter::start(&options, images, find_anchor, on_done)?;
 
@@ -128,9 +130,9 @@ impl Prepared {
         }
         let links: Arc<[Arc<LaneLink>]> = controls.iter().map(|c| Arc::clone(&c.link)).collect();
         let epoch = self.manifest.as_ref().map_or(0, |m| m.last.index);
-        let owners: Vec<u16> =
-            (0..partitions).map(|number| number % spec.lanes as u16).collect();
-        let mut state: Vec<Option<Box<Partition>>> = self.partitions.into_iter().map(Some).collect();
+        let owners: Vec<u16> = (0..partitions).map(|number| number % spec.lanes as u16).collect();
+        let mut state: Vec<Option<Box<Partition>>> =
+            self.partitions.into_iter().map(Some).collect();
         let mut lane_images: Vec<Option<LaneImages<PartitionImage>>> =
             lane_images.into_iter().map(Some).collect();
         lane_images.resize_with(all, || None);
@@ -150,9 +152,11 @@ impl Prepared {
                 owned: state
                     .iter_mut()
                     .zip(&owners)
-                    .map(|(state, owner)| {
-                        if usize::from(*owner) == lane { state.take() } else { None }
-                    })
+                    .map(
+                        |(state, owner)| {
+                            if usize::from(*owner) == lane { state.take() } else { None }
+                        },
+                    )
                     .collect(),
                 images,
                 epoch,

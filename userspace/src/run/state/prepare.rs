@@ -44,12 +44,7 @@ impl Prepared {
     /// # Errors
     ///
     /// What is wrong with the directory, or that the memory does not fit.
-    pub fn open(
-        data: &Path,
-        lanes_bytes: u64,
-        lanes: usize,
-        log: &Log,
-    ) -> Result<Self, CliError> {
+    pub fn open(data: &Path, lanes_bytes: u64, lanes: usize, log: &Log) -> Result<Self, CliError> {
         let dir = DataDir::open(data)?;
         let superblock = dir.superblock();
         let limits = partition_limits(superblock);
@@ -141,7 +136,7 @@ fn load(dir: &DataDir, log_first: u64, log: &Log) -> Result<Loaded, CliError> {
             manifest.last.index,
             manifest.records("cells"),
             manifest.records("players"),
-            manifest.records("dedupe-keys"),
+            manifest.keys(),
             loaded.took.as_millis(),
         ));
     }
