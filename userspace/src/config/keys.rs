@@ -202,9 +202,9 @@ settings! {
 
     #[doc = "The replicated log; used with `server.data` only."]
     log: LogSettings {
-        snapshot_at_percent: u16 = "snapshot_at_percent", count(5, 90, "percent"), Preset::Text("40"), "",
-            "Share of the write-ahead log in use at which a snapshot begins.",
-            "The log is purged behind a snapshot and never grows: later risks that it is full before the snapshot is done, and then events are refused; sooner takes more of them.";
+        snapshot_at_percent: u16 = "snapshot_at_percent", count(5, 45, "percent"), Preset::Text("30"), "",
+            "Share of the write-ahead log written since the last snapshot at which the next begins.",
+            "The log is purged behind the older of two snapshots: it holds twice this share and what comes while one is made. More risks that it is full before the snapshot is done, and then events are refused; less takes more of them.";
     }
 
     #[doc = "AF_XDP sockets; used with `server.nic` only."]
