@@ -80,6 +80,8 @@ pub struct Live {
     /// flight.
     room_bytes_min: u64,
     is_replayed: Cell<bool>,
+    /// Last index that the log need not keep; 0 for none.
+    purge_upto: Cell<u64>,
     pub(super) recovery: RefCell<RecoveryStatus>,
     pub(super) memory_bytes: BTreeMap<String, u64>,
     pub(super) jumps: Rc<Cell<u64>>,
@@ -190,6 +192,7 @@ impl Live {
             // A small log need not be empty for that.
             room_bytes_min: (in_flight * BATCH_BYTES_MAX as u64).min(superblock.wal_bytes() / 4),
             is_replayed: Cell::new(false),
+            purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,
             jumps,
@@ -382,9 +385,16 @@ impl Live {
         self.publish();
         if let Ok(()) = self.rounds_done.try_recv() {
             self.round_ended().await;
+        } else {
+            if self.lacks_room() {
+                self.purge_upto.set(self.snapshots.borrow().status().newest());
+            }
+            self.purge().await;
         }
         let since = self.routed.borrow().bytes.saturating_sub(self.bytes_at_snapshot.get());
-        let is_due = since >= self.snapshot_at_bytes;
+        let newest = self.snapshots.borrow().status().newest();
+        let is_due = since >= self.snapshot_at_bytes
+            || (self.lacks_room() && newest < self.owners.borrow().applied_epoch());
         if is_due
             && self.snapshots.borrow().status().running.is_none()
             && self.moving.get().is_none()
@@ -408,7 +418,7 @@ impl Live {
     fn judge_readiness(&self) {
         let ready = self.is_replayed.get()
             && self.raft.role() == Role::Leader
-            && self.wal.state().free_bytes >= self.room_bytes_min;
+            && !self.lacks_room();
         self.facts.ready.store(ready, Relaxed);
     }
 
@@ -445,11 +455,28 @@ impl Live {
         ));
         if let Some(meta) = self.raft.meta_at(last.epoch) {
             self.newest.0.replace(Some(meta));
-            let upto = status.purge_upto();
-            if let Err(e) = self.raft.snapshot_taken((upto > 0).then_some(upto)).await {
-                self.log.warn(&format!("the log was not purged: {e}"));
-            }
+            // Two snapshots are kept to fall back on, and the log behind the older;
+            // a log without room gives that up rather than stand still.
+            let upto = if self.lacks_room() { status.newest() } else { status.purge_upto() };
+            self.purge_upto.set(upto);
+            self.purge().await;
         }
+    }
+
+    /// Has the log purged as far as is wanted; the log itself goes no further
+    /// than the snapshots it has heard of, so this is asked again until it has.
+    async fn purge(&self) {
+        let upto = self.purge_upto.get();
+        if upto > 0
+            && self.raft.status().purged_index.is_none_or(|purged| purged < upto)
+            && let Err(e) = self.raft.snapshot_taken(Some(upto)).await
+        {
+            self.log.warn(&format!("the log was not purged: {e}"));
+        }
+    }
+
+    fn lacks_room(&self) -> bool {
+        self.wal.state().free_bytes < self.room_bytes_min
     }
 
     /// Begins a snapshot now.
