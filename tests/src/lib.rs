@@ -1,8 +1,11 @@
 //! Whole-system tests: the network lab, single frames, benchmarks, the demo.
 
 pub mod bench;
+pub mod crash;
 pub mod demo;
 pub mod lab;
-/// The real binary in the lab.
+pub mod model;
 pub mod server;
+pub mod sim;
+pub mod swarm;
 pub mod testrun;

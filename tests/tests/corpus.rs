@@ -1,5 +1,5 @@
 //! Replays the corpus of the fuzz targets on stable: every file through the
-//! decoder it is for, by the rules of `tests/fuzz/src/checks.rs`, and every
+//! decoder it is for, by the rules of `tests/fuzz/src/{checks,durable}.rs`, and every
 //! frame through the loaded kernel half too.
 //!
 //! A file is `tests/corpus/TARGET/WHAT.VERDICT.bin` (`.toml` for `config`); the
@@ -8,11 +8,15 @@
 
 #[path = "../fuzz/src/checks.rs"]
 mod checks;
+#[path = "../fuzz/src/durable.rs"]
+mod durable;
 #[allow(dead_code, reason = "shared with the tests of the kernel half, which need more of it")]
 #[path = "xdp_program/frames.rs"]
 mod frames;
 #[path = "corpus/seeds.rs"]
 mod seeds;
+#[path = "corpus/seeds_durable.rs"]
+mod seeds_durable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,11 +39,14 @@ const CORPUS_BYTES_MAX: usize = 100 << 10;
 type Check = fn(&[u8]) -> &'static str;
 
 /// A target's folder and its decoder.
-const TARGETS: [(&str, Check); 4] = [
+const TARGETS: [(&str, Check); 7] = [
     ("frame", checks::frame),
     ("request", checks::request),
     ("reply", checks::reply),
     ("config", checks::config),
+    ("batch", durable::batch),
+    ("record", durable::record),
+    ("snapshot", durable::snapshot),
 ];
 
 fn folder(target: &str) -> PathBuf {
@@ -106,6 +113,13 @@ fn replies_decode_as_named() {
 #[test]
 fn settings_are_judged_as_named() {
     replay("config");
+}
+
+#[test]
+fn durable_bytes_are_judged_as_named() {
+    for target in ["batch", "record", "snapshot"] {
+        replay(target);
+    }
 }
 
 #[test]

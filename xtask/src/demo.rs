@@ -15,8 +15,9 @@ use crate::setup::{self, Consent, Part, Ready};
 /// Build everything and run real packets through it.
 ///
 /// Sets up what is lacking (after asking), builds both halves, makes a network
-/// lab of namespaces and veth pairs, starts `veltrix run` in it and drives it
-/// with load. Only the finished demo binary is elevated, with sudo, when this
+/// lab of namespaces and veth pairs, starts a durable `veltrix run` in it, lets
+/// players around real cities load it, kills it with kill -9, watches it
+/// recover, and checks log and state against what the players were told. Only the finished demo binary is elevated, with sudo, when this
 /// user lacks the capabilities. Where they cannot be had it runs the same over
 /// UDP sockets and says what it left out.
 ///
@@ -27,7 +28,7 @@ pub struct Args {
     /// Install what is lacking without asking.
     #[arg(long)]
     yes: bool,
-    /// For the demo: --for 10s, --json, --sockets, ...
+    /// For the demo: --for 10s (of play), --json, --sockets, ...
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "DEMO ARGS")]
     rest: Vec<String>,
 }

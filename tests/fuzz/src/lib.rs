@@ -8,7 +8,7 @@
 //!           └──────────────── named by hand ─────────────────────┘
 //! ```
 //!
-//! [`checks`] is also a module of `tests/tests/corpus.rs`, so a committed file
+//! [`checks`] and [`durable`] are also modules of `tests/tests/corpus.rs`, so a committed file
 //! is judged by the same rules on stable, and a frame by the loaded kernel
 //! half besides.
 //!
@@ -18,7 +18,8 @@
 //! 2. Copy it to `tests/corpus/TARGET/WHAT.VERDICT.bin` (`.toml` for `config`).
 //!    WHAT says what is peculiar about it, in words: `v4-options-cut-short`.
 //!    VERDICT is what the decoder ought to say: the label of an exit, the kind
-//!    of an accepted datagram, `ok` or `bad` for settings.
+//!    of an accepted datagram, `ok` or `bad` for settings, the target's own name
+//!    or `damaged` for batches, records and snapshots.
 //! 3. `cargo test -p veltrix-tests --test corpus` fails until the bug is mended,
 //!    and names the verdict if the file name has another.
 //!
@@ -26,3 +27,4 @@
 //! `VELTRIX_BLESS=1 cargo test -p veltrix-tests --test corpus`.
 
 pub mod checks;
+pub mod durable;

@@ -18,6 +18,7 @@ pub mod external;
 pub mod index;
 pub mod ingest;
 pub mod lane;
+pub mod recovery;
 pub mod report;
 pub mod rig;
 pub mod service;

@@ -1,5 +1,6 @@
 //! The lab with the kernel half attached and sockets as a lane has them.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,6 +207,7 @@ pub struct Mute<P: Port>(pub P);
 
 impl<P: Port> Port for Mute<P> {
     type Packet = P::Packet;
+    type Path = P::Path;
 
     #[inline]
     fn receive(&mut self, max: usize) -> usize {
@@ -262,7 +264,19 @@ impl<P: Port> Port for Mute<P> {
         self.0.waiting()
     }
 
-    fn wait(&mut self, timeout: Duration) {
-        self.0.wait(timeout);
+    fn path(&self, packet: &P::Packet) -> P::Path {
+        self.0.path(packet)
+    }
+
+    fn is_on_path(&self, path: &P::Path, packet: &P::Packet) -> bool {
+        self.0.is_on_path(path, packet)
+    }
+
+    fn reply_on(&mut self, path: &P::Path) -> Option<P::Packet> {
+        self.0.reply_on(path)
+    }
+
+    fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) {
+        self.0.wait(timeout, waker);
     }
 }

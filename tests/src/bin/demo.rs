@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Parser;
 use veltrix_tests::demo::{self, Options};
 
-/// Shows Veltrix at work: starts `veltrix run`, loads it, and says where every
-/// frame went.
+/// Shows Veltrix at work: a durable node under load, kill -9 in the middle and
+/// recovery, then a check of log and state against what clients were told.
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Args {
-    /// How long to send: a fifth of it, at most 2 s, to find the rate, the
-    /// rest to hold it.
+    /// How long to play; the kill comes in the middle. Start, recovery and the
+    /// check come on top.
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
     /// Print one JSON object as the last line.

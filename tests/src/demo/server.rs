@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use veltrix::admin::status::Status;
 use crate::bench::service::TempDir;
 use crate::lab::LabChild;
 
-/// Longest wait for the control socket to answer.
+/// Longest wait for a server to take events, and for a snapshot.
 const START_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// Longest wait for an orderly end.
@@ -48,51 +48,119 @@ impl Process {
     }
 }
 
-/// See the module. Dropped, the server is killed.
-pub struct Server {
-    process: Process,
+/// A directory of the demo's own and the shell that watches over it: control
+/// socket, logs, data. Gone when dropped, or when the demo is.
+pub struct Home {
     lifeline: Lifeline,
     dir: TempDir,
 }
 
+impl Home {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// When the directory, or the shell, cannot be had.
+    pub fn new() -> Result<Self> {
+        let dir = TempDir::new()?;
+        let lifeline = Lifeline::new(&dir.0)?;
+        Ok(Self { lifeline, dir })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.dir.0
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.0.join("data")
+    }
+}
+
+/// See the module. Dropped, the server is killed.
+pub struct Server {
+    process: Process,
+    /// `None` once it was given back.
+    home: Option<Home>,
+    path: PathBuf,
+    /// What it says goes here.
+    log: PathBuf,
+    started: Instant,
+}
+
 impl Server {
-    /// Starts the command that `command` makes for a directory (the control
-    /// socket has to be `control.sock` in it) by `spawn`, and waits until the
-    /// control socket answers.
+    /// Starts `command`, whose control socket is `control.sock` in the home, by
+    /// `spawn`. It does not serve yet.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(
+        mut home: Home,
+        mut command: Command,
+        spawn: impl FnOnce(Command) -> std::io::Result<Process>,
+    ) -> Result<Self> {
+        let log = home.path().join("server.log");
+        let file = File::create(&log).context("demo: the server's log")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let program = command.get_program().to_owned();
+        let started = Instant::now();
+        let mut process =
+            spawn(command).with_context(|| format!("demo: start of {}", program.display()))?;
+        home.lifeline.say(&process.child().id().to_string());
+        let path = home.path().to_owned();
+        Ok(Self { process, home: Some(home), path, log, started })
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The shell must not kill it any more: from its end on its number may come
+    /// to mean another process.
+    fn forget(&mut self) {
+        if let Some(home) = &mut self.home {
+            home.lifeline.say("");
+        }
+    }
+
+    /// Waits until it takes events; `each` gets every line that it says
+    /// meanwhile, as it comes.
     ///
     /// # Errors
     ///
     /// A server that ends or does not answer, with its last words.
-    pub fn start(
-        command: impl FnOnce(&Path) -> Command,
-        spawn: impl FnOnce(Command) -> std::io::Result<Process>,
-    ) -> Result<Self> {
-        let dir = TempDir::new()?;
-        let mut lifeline = Lifeline::new(&dir.0)?;
-        let mut command = command(&dir.0);
-        let log = File::create(dir.0.join("server.log")).context("demo: the server's log")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let program = command.get_program().to_owned();
-        let mut process =
-            spawn(command).with_context(|| format!("demo: start of {}", program.display()))?;
-        lifeline.say(&process.child().id().to_string());
-        let mut server = Self { process, lifeline, dir };
-        server.wait_for_control()?;
-        Ok(server)
-    }
-
-    fn wait_for_control(&mut self) -> Result<()> {
-        let started = Instant::now();
+    pub fn wait(&mut self, each: &mut dyn FnMut(&str)) -> Result<()> {
+        let mut lines = 0;
         loop {
-            match call(&self.control(), &Request::Status) {
-                Ok(_) => return Ok(()),
-                Err(CallError::NotRunning(..)) if started.elapsed() < START_WAIT_MAX => {}
+            let ready = match call(&self.control(), &Request::Status) {
+                Ok(Reply::Status(status)) => status.log.is_none_or(|log| log.ready),
+                Ok(_) => false,
+                Err(CallError::NotRunning(..) | CallError::Broken(..)) => false,
                 Err(error) => bail!("demo: {error}; it said:\n{}", self.words()),
+            };
+            for line in self.words().lines().skip(lines) {
+                each(line);
+                lines += 1;
+            }
+            if ready {
+                return Ok(());
             }
             if let Some(status) = self.process.child().try_wait()? {
-                self.lifeline.say("");
+                self.forget();
                 bail!(
                     "demo: `veltrix run` ended with {status} before it served; it said:\n{}",
+                    self.words()
+                );
+            }
+            if self.started.elapsed() > START_WAIT_MAX {
+                bail!(
+                    "demo: the server does not serve after {START_WAIT_MAX:?}; it said:\n{}",
                     self.words()
                 );
             }
@@ -100,22 +168,68 @@ impl Server {
         }
     }
 
-    fn control(&self) -> std::path::PathBuf {
-        self.dir.0.join("control.sock")
+    /// Kills it as kill -9 does; what it has on disk stays, and is given back.
+    ///
+    /// # Errors
+    ///
+    /// When its end cannot be seen.
+    pub fn kill(mut self) -> Result<Home> {
+        self.process.child().kill().context("demo: kill -9 of the server")?;
+        self.forget();
+        self.process.child().wait().context("demo: the end of the server")?;
+        self.home.take().context("demo: the server has no home")
+    }
+
+    fn control(&self) -> PathBuf {
+        self.path.join("control.sock")
     }
 
     /// What the server wrote so far.
     #[must_use]
     pub fn words(&self) -> String {
-        std::fs::read_to_string(self.dir.0.join("server.log")).unwrap_or_default()
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The lab's child, to wait for its first answer.
-    pub fn lab_child(&mut self) -> Option<&mut LabChild> {
-        match &mut self.process {
-            Process::Lab(child) => Some(child),
-            Process::Own(_) => None,
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    /// Process id.
+    pub fn pid(&mut self) -> u32 {
+        self.process.child().id()
+    }
+
+    /// Has a snapshot taken and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// A refusal, a failure, or none within 15 s.
+    pub fn snapshot(&self) -> Result<()> {
+        let of = |status: Status| status.log.map(|log| log.snapshots).unwrap_or_default();
+        let before = of(self.status()?);
+        let mut asked = false;
+        let started = Instant::now();
+        while started.elapsed() < START_WAIT_MAX {
+            // One may be under way by itself: then it is asked again.
+            if !asked {
+                match call(&self.control(), &Request::Snapshot) {
+                    Ok(Reply::Error(_)) => {}
+                    Ok(_) => asked = true,
+                    Err(error) => bail!("demo: {error}; the server said:\n{}", self.words()),
+                }
+            }
+            let now = of(self.status()?);
+            if now.failed > before.failed {
+                bail!("demo: the snapshot failed: {}", now.error);
+            }
+            if asked && !now.under_way && now.taken > before.taken {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
         }
+        bail!("demo: no snapshot within {START_WAIT_MAX:?}; the server said:\n{}", self.words())
     }
 
     /// All counters now, by the control socket.
@@ -153,22 +267,21 @@ impl Server {
         }
     }
 
-    /// Asks it to end by SIGTERM and gives its exit status.
+    /// Asks it to end by SIGTERM; gives its exit status, and the home back.
     ///
     /// # Errors
     ///
     /// When it does not end in time.
-    pub fn stop(mut self) -> Result<ExitStatus> {
+    pub fn stop(mut self) -> Result<(ExitStatus, Home)> {
         let pid = self.process.child().id();
-        // From here on its number may come to mean another process.
-        self.lifeline.say("");
+        self.forget();
         let told =
             Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid.to_string()]).status();
         told.context("demo: SIGTERM to the server by `sh`")?;
         let started = Instant::now();
         while started.elapsed() < STOP_WAIT_MAX {
             if let Some(status) = self.process.child().try_wait()? {
-                return Ok(status);
+                return Ok((status, self.home.take().context("demo: the server has no home")?));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -181,7 +294,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.lifeline.say("");
+        self.forget();
         // Both fail only when the child is gone, which is what is wanted.
         let _ = self.process.child().kill();
         let _ = self.process.child().wait();

@@ -10,6 +10,7 @@ use veltrix_tests::lab::{Datagram, FrameSpec};
 
 use super::checks::{PAYLOAD_BYTES_MAX, PORT};
 use super::frames::{Frame, Ip, payload};
+use super::seeds_durable;
 
 /// An input, what it is, and what its decoder must say.
 pub struct Seed {
@@ -18,7 +19,7 @@ pub struct Seed {
     pub bytes: Vec<u8>,
 }
 
-fn seed(what: &'static str, verdict: &'static str, bytes: Vec<u8>) -> Seed {
+pub fn seed(what: &'static str, verdict: &'static str, bytes: Vec<u8>) -> Seed {
     Seed { what, verdict, bytes }
 }
 
@@ -31,6 +32,9 @@ pub fn of(target: &str) -> Vec<Seed> {
         "request" => requests().into_iter().chain(requests_refused()).collect(),
         "reply" => replies(),
         "config" => settings(),
+        "batch" => seeds_durable::batches(),
+        "record" => seeds_durable::records(),
+        "snapshot" => seeds_durable::snapshots(),
         other => panic!("no target {other}"),
     }
 }
@@ -59,7 +63,7 @@ fn datagram(header: &Header, body: &[u8]) -> Vec<u8> {
 
 /// `payloads` are the events' payload lengths. Keys are fixed, unlike those of
 /// the lab's own builder, so that the files stay the same.
-fn events_body(payloads: &[usize]) -> Vec<u8> {
+pub fn events_body(payloads: &[usize]) -> Vec<u8> {
     let mut body = Vec::new();
     for (index, payload_bytes) in payloads.iter().enumerate() {
         let n = index as u8;
@@ -112,7 +116,7 @@ fn tagged(frame: Frame, tags: &[u16]) -> Vec<u8> {
     frame.with(|f| f.tags = tags.to_vec()).bytes()
 }
 
-fn cut(mut bytes: Vec<u8>, to: usize) -> Vec<u8> {
+pub fn cut(mut bytes: Vec<u8>, to: usize) -> Vec<u8> {
     bytes.truncate(to);
     bytes
 }

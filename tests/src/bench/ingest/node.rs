@@ -102,6 +102,21 @@ impl Node {
             .with_context(|| format!("veltrix status --json: {}", finished.err))
     }
 
+    /// What it has said and what its status is, for an error.
+    #[must_use]
+    pub fn last_words(&self, lab: &Lab) -> String {
+        let status = self.status(lab).map_or_else(
+            |error| format!("{error:#}"),
+            |status| {
+                format!(
+                    "alarms {} events {} log {}",
+                    status["alarms"], status["events"], status["log"]
+                )
+            },
+        );
+        format!("the node said:\n{}\nstatus: {status}", self.server.said())
+    }
+
     /// Whether it keeps a log.
     #[must_use]
     pub const fn is_durable(&self) -> bool {

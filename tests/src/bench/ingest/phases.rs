@@ -79,7 +79,7 @@ impl Plan<'_> {
     }
 
     fn sizes(&self) -> Sizes {
-        let segments = (self.seconds * LOG_BYTES_PER_S).div_ceil(SEGMENT_BYTES).max(8);
+        let segments = (self.seconds * LOG_BYTES_PER_S).div_ceil(SEGMENT_BYTES).max(16);
         Sizes { segment_bytes: SEGMENT_BYTES, segments, dedupe_keys_max: DEDUPE_KEYS }
     }
 
@@ -127,7 +127,17 @@ impl Plan<'_> {
 pub fn xdp(plan: &Plan<'_>, report: &mut Report, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
     let lab = Lab::new(LabSpec::with_queues(1))?;
     let node = plan.node(&lab, Provider::Xdp, "xdp", say)?;
-    let mut parts = Swarm::run(&lab, plan.spec(SESSIONS_FULL), |swarm| {
+    drive_xdp(plan, &lab, &node, report, say).with_context(|| node.last_words(&lab))
+}
+
+fn drive_xdp(
+    plan: &Plan<'_>,
+    lab: &Lab,
+    node: &Node,
+    report: &mut Report,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<()> {
+    let mut parts = Swarm::run(lab, plan.spec(SESSIONS_FULL), |swarm| {
         let mut all = Sums::default();
         swarm.hello(WAIT_MAX)?;
         let founded = swarm.found(512, WAIT_MAX)?;
@@ -135,7 +145,7 @@ pub fn xdp(plan: &Plan<'_>, report: &mut Report, say: &(dyn Fn(&str) + Sync)) ->
         all.add(&founded.tally);
         let window = best_window(plan, swarm, FULL, &mut all, say)?;
         fill(plan, swarm, window, &mut all)?;
-        let maximum = maximum(plan, swarm, window, &lab, &node, report, say)?;
+        let maximum = maximum(plan, swarm, window, lab, node, report, say)?;
         all.add(&maximum.tally);
         let rate = maximum.per_s(plan.wanted()) / 2.0;
         settle(swarm, FULL, &mut all)?;
@@ -148,7 +158,7 @@ pub fn xdp(plan: &Plan<'_>, report: &mut Report, say: &(dyn Fn(&str) + Sync)) ->
         all.sent_to = swarm.book().next_sequence();
         Ok(all)
     })?;
-    Swarm::run(&lab, plan.spec(SESSIONS_SINGLE), |swarm| {
+    Swarm::run(lab, plan.spec(SESSIONS_SINGLE), |swarm| {
         swarm.hello(WAIT_MAX)?;
         swarm.book().start_at(parts.sent_to);
         let window = best_window(plan, swarm, SINGLE, &mut parts, say)?;
@@ -160,9 +170,13 @@ pub fn xdp(plan: &Plan<'_>, report: &mut Report, say: &(dyn Fn(&str) + Sync)) ->
         report.set_value("outcomes_single", json!(mix(&single.tally)));
         Ok(())
     })?;
-    let status = node.status(&lab)?;
-    parts.judge(plan, &node, &status, report);
-    report.set_value("status", status);
+    let status = node.status(lab)?;
+    parts.judge(plan, node, &status, report);
+    if let Ok(stages) = stages(&status) {
+        stages.iter().for_each(|line| say(line));
+    }
+    let log = status.pointer("/log").cloned().unwrap_or_default();
+    report.set_value("log", log);
     Ok(())
 }
 
@@ -271,8 +285,8 @@ fn best_window(
 fn fill(plan: &Plan<'_>, swarm: &mut Swarm, window: usize, all: &mut Sums) -> Result<()> {
     let mut left = if plan.mode == Mode::Durable { DEDUPE_KEYS } else { 0 };
     while left > 0 {
-        let run = swarm.closed(FULL, window, Duration::from_millis(200))?;
-        ensure!(run.tally.acked() > 0, "nothing was acknowledged for 200 ms");
+        let run = swarm.closed(FULL, window, Duration::from_secs(1))?;
+        ensure!(run.tally.acked() > 0, "nothing was acknowledged for a second");
         left = left.saturating_sub(run.tally.acked());
         all.add(&run.tally);
     }

@@ -53,7 +53,7 @@ impl Check {
     pub fn follow(&mut self, round: &Round, pipeline: &Pipeline) -> Result<()> {
         for batch in &pipeline.sealed {
             let mut events = Vec::new();
-            let mut outcomes = Vec::new();
+            let mut outcomes: Vec<u8> = Vec::new();
             for number in batch.datagrams.clone() {
                 let request = wire::decode(round.datagram(number), crc_fast::crc32_iscsi);
                 let Ok((header, Request::Events(_, of_datagram))) = request else { continue };

@@ -14,15 +14,19 @@ use super::subjects::Subject;
 pub struct Size {
     /// KiB of a payload.
     pub kib: usize,
-    /// Appends in a block.
+    /// Appends in a block at the most.
     pub appends: usize,
 }
 
+/// A block that takes this long ends before its number of appends: a disk may take
+/// 30 us for a flush or 3 ms.
+const BLOCK_TIME_MAX: Duration = Duration::from_millis(250);
+
 /// Sizes measured.
 pub const SIZES: [Size; 4] = [
-    Size { kib: 4, appends: 1_000 },
-    Size { kib: 64, appends: 600 },
-    Size { kib: 256, appends: 400 },
+    Size { kib: 4, appends: 2_000 },
+    Size { kib: 64, appends: 1_000 },
+    Size { kib: 256, appends: 500 },
     Size { kib: 1024, appends: 120 },
 ];
 
@@ -108,22 +112,23 @@ fn block(subject: &mut dyn Subject, size: Size, depth: usize, cell: &mut Cell) -
     let bytes = size.kib << 10;
     subject.prepare(bytes, size.appends);
     let (tell, told) = sync_channel(depth);
-    let mut in_flight = VecDeque::with_capacity(depth);
+    let mut in_flight: VecDeque<Instant> = VecDeque::with_capacity(depth);
     let start = Instant::now();
-    for append in 0..size.appends + depth {
-        if append >= depth
-            && let Some(since) = in_flight.pop_front()
-        {
-            told.recv()??;
-            let since: Instant = since;
-            cell.latency_ns.saturating_record(since.elapsed().as_nanos() as u64);
-        }
-        if append < size.appends {
+    let mut appends = 0;
+    loop {
+        let may_append = appends < size.appends && start.elapsed() < BLOCK_TIME_MAX;
+        if may_append && in_flight.len() < depth {
             in_flight.push_back(Instant::now());
             subject.append(&tell)?;
+            appends += 1;
+        } else if let Some(since) = in_flight.pop_front() {
+            told.recv()??;
+            cell.latency_ns.record(since.elapsed().as_nanos() as u64)?;
+        } else {
+            break;
         }
     }
     cell.time += start.elapsed();
-    cell.bytes += (bytes * size.appends) as u64;
+    cell.bytes += (bytes * appends) as u64;
     subject.purge()
 }
