@@ -7,12 +7,20 @@
 //!                               lab_sink <- veltrix-c ===== veltrix-s <- replies
 //! ```
 //!
-//! [`lab_generate`](generate) makes frames, [`lab_sink`](sink) counts
+//! [`lab_generate`](generate) makes frames, [`lab_feed`](feed) sends those it is
+//! handed, [`lab_sink`](sink) counts
 //! replies, [`lab_drop` and `lab_pass`](receive) are receivers that do nothing
 //! else. Settings and counters are laid out in [`layout`], which the lab's
 //! user half includes as a file.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+#[path = "lab/feed.rs"]
+mod feed;
+#[cfg(target_arch = "bpf")]
+#[allow(dead_code, reason = "names of the user half")]
+#[path = "lab/feed_layout.rs"]
+mod feed_layout;
 #[cfg(target_arch = "bpf")]
 #[path = "lab/generate.rs"]
 mod generate;

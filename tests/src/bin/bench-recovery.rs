@@ -149,8 +149,8 @@ fn figures(
     let recovery = &median.log.recovery;
     let [cells, players, keys] = made.records.map(|n| n as f64);
     let ms = |ms: u64| ms as f64 / 1e3;
-    let other = seconds(median.ready) - ms(recovery.snapshot_ms) - ms(recovery.replay_ms);
-    let replay_s = ms(recovery.replay_ms).max(0.001);
+    let replay_s = seconds(median.replay()).max(0.001);
+    let other = seconds(median.ready) - ms(recovery.snapshot_ms) - replay_s;
     let of = |started: Option<&Started>| started.map_or(0.0, |s| seconds(s.ready));
     vec![
         ("cells", cells, "cells in the snapshot"),
@@ -166,9 +166,10 @@ fn figures(
         ("recovery_s_min", of(starts.first()), "fastest start"),
         ("recovery_s_max", of(starts.last()), "slowest start"),
         ("snapshot_load_s", ms(recovery.snapshot_ms), "of it: snapshot from disk to partitions"),
-        ("replay_s", ms(recovery.replay_ms), "of it: log read again, committed and applied"),
+        ("replay_s", replay_s, "of it: log read again, committed and applied"),
         ("other_s", other, "of it: log scanned, memory, sockets, lanes"),
         ("replay_events_per_s", (made.log_events as f64 / replay_s).round(), "events replayed"),
+        ("cpu_s", seconds(median.cpu), "time of all its threads on a core"),
         ("peak_mib", (median.peak_kib / 1024) as f64, "most memory of the server"),
     ]
 }

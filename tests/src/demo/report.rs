@@ -237,10 +237,11 @@ impl Findings {
         }
         let _ = writeln!(
             out,
-            "  of {} datagrams {} left twice, {} were tried again, {} acks never reached their player; {} events were answered as duplicates",
+            "  of {} datagrams {} left twice, {} were tried again, {} were told to wait, {} acks never reached their player; {} events were answered as duplicates",
             n(t.datagrams),
             n(t.twice),
             n(t.retries),
+            n(t.busy),
             n(t.ignored),
             n(t.duplicates),
         );
@@ -282,13 +283,13 @@ impl Findings {
         let n = show_count;
         let _ = writeln!(
             out,
-            "\nkill -9 at epoch {}: snapshot of epoch {} loaded in {} ms, {} entries ({}) replayed in {} ms;\n  first durable ack {:.2} s after the start, {:.2} s after the kill",
+            "\nkill -9 at epoch {}: snapshot of epoch {} loaded in {} ms, {} entries ({}) replayed, takes events {:.2} s after its start;\n  first durable ack {:.2} s after the start, {:.2} s after the kill",
             n(o.at_epoch),
             n(o.found.snapshot_epoch),
             n(o.found.snapshot_ms),
             n(o.found.entries),
             megabytes(o.found.bytes),
-            n(o.found.replay_ms),
+            o.ready.as_secs_f64(),
             o.recovery.as_secs_f64(),
             o.whole.as_secs_f64()
         );
@@ -399,6 +400,7 @@ impl Findings {
             "events_per_s": round(self.events_per_s(), 10.0),
             "datagrams": datagrams,
             "retries": self.totals.retries,
+            "busy": self.totals.busy,
             "duplicates": self.totals.duplicates,
             "ack_ns": percentiles(&self.totals.ack_ns),
             "sdk_ack_ns": percentiles(&self.catch.ack_ns),

@@ -52,6 +52,10 @@ pub struct LogStatus {
     /// Digest over all partitions, outcomes and state, at the last epoch that
     /// is a multiple of 1,024; hexadecimal.
     pub digest: DigestStatus,
+    /// Events that partitions have judged in this life, by outcome, replay
+    /// included; a reading of the last second. After a move of a partition its
+    /// events count with the new owner.
+    pub judged: BTreeMap<String, u64>,
     /// Reserved memory by part, bytes.
     pub memory_bytes: BTreeMap<String, u64>,
 }

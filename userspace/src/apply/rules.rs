@@ -34,20 +34,24 @@ impl Action {
     #[must_use]
     #[inline(always)]
     pub fn of(event: &Event<'_>) -> Option<Self> {
-        if !event.is_well_formed() {
-            return None;
-        }
-        let action = match EventKind::from_code(event.kind)? {
-            EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(event.argument)?),
-            EventKind::CollectItem if event.argument == 0 => Self::Collect,
-            EventKind::UseKey if event.argument == 0 => Self::UseKey,
-            EventKind::Claim if event.argument == 0 => Self::Claim,
+        let Event { kind, subject, argument, .. } = *event;
+        event.is_well_formed().then(|| Self::of_fields(kind, subject, argument))?
+    }
+
+    /// As [`Self::of`], for an event that is well formed by itself.
+    #[inline(always)]
+    pub(super) fn of_fields(kind: u16, subject: u64, argument: u64) -> Option<Self> {
+        let action = match EventKind::from_code(kind)? {
+            EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(argument)?),
+            EventKind::CollectItem if argument == 0 => Self::Collect,
+            EventKind::UseKey if argument == 0 => Self::UseKey,
+            EventKind::Claim if argument == 0 => Self::Claim,
             EventKind::CollectItem | EventKind::UseKey | EventKind::Claim => return None,
-            EventKind::WalletCredit | EventKind::WalletSpend if event.argument == 0 => return None,
-            EventKind::WalletCredit => Self::Credit(event.argument),
-            EventKind::WalletSpend => Self::Spend(event.argument),
+            EventKind::WalletCredit | EventKind::WalletSpend if argument == 0 => return None,
+            EventKind::WalletCredit => Self::Credit(argument),
+            EventKind::WalletSpend => Self::Spend(argument),
         };
-        (!action.wants_cell() || event.subject >> CELL_BITS == 0).then_some(action)
+        (!action.wants_cell() || subject >> CELL_BITS == 0).then_some(action)
     }
 
     /// Whether its subject is a cell.

@@ -49,7 +49,8 @@ impl Pages {
 pub struct Region {
     start: NonNull<u8>,
     bytes: usize,
-    pages: Pages,
+    /// What was asked for: whether [`Pages::Thp`] was given, the kernel knows.
+    asked: Pages,
 }
 
 // SAFETY: a Region owns its mapping and hands out only raw pointers; whoever
@@ -68,7 +69,7 @@ impl Region {
         if huge != HugePages::Off {
             let flags = libc::MAP_HUGETLB | libc::MAP_POPULATE;
             match Self::map(bytes, flags) {
-                Ok(start) => return Ok(Self { start, bytes, pages: Pages::Hugetlb }),
+                Ok(start) => return Ok(Self { start, bytes, asked: Pages::Hugetlb }),
                 Err(e) if huge == HugePages::Require => return Err(e),
                 Err(_) => {}
             }
@@ -110,17 +111,18 @@ impl Region {
             }
         }
         let start = NonNull::new(aligned).ok_or_else(|| io::Error::other("mmap gave zero"))?;
-        let mut region = Self { start, bytes, pages: Pages::Small };
-        let advice = if advise_huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        let (asked, advice) = if advise_huge {
+            (Pages::Thp, libc::MADV_HUGEPAGE)
+        } else {
+            (Pages::Small, libc::MADV_NOHUGEPAGE)
+        };
+        let region = Self { start, bytes, asked };
         // Kernels built without THP answer EINVAL: the region is as good without.
         let _ = region.advise(advice);
         match region.advise(libc::MADV_POPULATE_WRITE) {
             // Before 5.14 there is no populate advice: touch every page.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => region.touch(),
             other => other?,
-        }
-        if advise_huge && has_huge_pages(aligned as usize) {
-            region.pages = Pages::Thp;
         }
         Ok(region)
     }
@@ -151,10 +153,15 @@ impl Region {
         self.bytes
     }
 
-    /// What backs it.
+    /// What backs it now. Looked up for each call, at the cost of a walk through
+    /// the process's page tables where transparent huge pages were asked for: a
+    /// start that maps hundreds of regions asks about those it reports.
     #[must_use]
     pub fn pages(&self) -> Pages {
-        self.pages
+        match self.asked {
+            Pages::Thp if !has_huge_pages(self.start.as_ptr() as usize) => Pages::Small,
+            asked => asked,
+        }
     }
 }
 
@@ -195,6 +202,7 @@ mod tests {
             let region = Region::new(3 << 20, huge).unwrap();
             assert_eq!(region.bytes(), 4 << 20);
             assert_eq!(region.start().align_offset(HUGE_PAGE_BYTES), 0);
+            assert!(huge == HugePages::Auto || region.pages() == Pages::Small);
             let last = region.start().wrapping_add(region.bytes() - 1);
             // SAFETY: the last byte of a mapping this test owns.
             let before = unsafe { last.read() };

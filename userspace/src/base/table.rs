@@ -4,26 +4,33 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 use zerocopy::FromZeros;
 
 use super::mem::{HUGE_PAGE_BYTES, HugePages, Region};
 
 /// A fixed number of records of `T`.
+///
+/// Start and length stand beside what owns the memory: reaching a record asks
+/// nothing about where it came from.
 #[derive(Debug)]
 pub struct Table<T> {
-    backing: Backing<T>,
+    start: NonNull<T>,
+    len: usize,
+    owner: Owner,
 }
 
 #[derive(Debug)]
-enum Backing<T> {
-    /// Shorter than a huge page: a mapping would waste most of it.
-    Heap(Box<[T]>),
-    Mapped {
-        region: Region,
-        len: usize,
-    },
+enum Owner {
+    /// A boxed slice, taken apart: shorter than a huge page, of which a mapping
+    /// would waste most.
+    Heap,
+    Mapped(Region),
 }
+
+// SAFETY: a Table owns its records as a boxed slice does.
+unsafe impl<T: Send> Send for Table<T> {}
 
 impl<T: FromZeros + Copy> Table<T> {
     /// `len` zeroed records.
@@ -35,19 +42,33 @@ impl<T: FromZeros + Copy> Table<T> {
     pub fn new(len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
         if bytes < HUGE_PAGE_BYTES {
-            return Ok(Self { backing: Backing::Heap(vec![T::new_zeroed(); len].into()) });
+            let records: Box<[T]> = vec![T::new_zeroed(); len].into();
+            let start = NonNull::from(Box::leak(records)).cast();
+            return Ok(Self { start, len, owner: Owner::Heap });
         }
         const { assert!(align_of::<T>() <= 4096) };
         let region = Region::new(bytes, HugePages::Auto)?;
-        Ok(Self { backing: Backing::Mapped { region, len } })
+        let start = NonNull::new(region.start().cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len, owner: Owner::Mapped(region) })
     }
 
     /// Bytes reserved for it, whole pages included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        match &self.backing {
-            Backing::Heap(records) => size_of_val(&**records),
-            Backing::Mapped { region, .. } => region.bytes(),
+        match &self.owner {
+            Owner::Heap => size_of_val(&**self),
+            Owner::Mapped(region) => region.bytes(),
+        }
+    }
+}
+
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        if matches!(self.owner, Owner::Heap) {
+            let records = std::ptr::slice_from_raw_parts_mut(self.start.as_ptr(), self.len);
+            // SAFETY: these are the start and the length of the boxed slice
+            // that `new` took apart, and nobody else frees it.
+            drop(unsafe { Box::from_raw(records) });
         }
     }
 }
@@ -57,28 +78,18 @@ impl<T: FromZeros + Copy> Deref for Table<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        match &self.backing {
-            Backing::Heap(records) => records,
-            Backing::Mapped { region, len } => {
-                // SAFETY: the region holds at least `len` records, is aligned
-                // to 2 MiB, was zeroed by the kernel, every bit pattern it can
-                // hold since was written as a T, and lives as long as `self`.
-                unsafe { std::slice::from_raw_parts(region.start().cast(), *len) }
-            }
-        }
+        // SAFETY: box or region hold at least `len` records, aligned for T,
+        // zeroed at first; every bit pattern since was written as a T; they
+        // live as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl<T: FromZeros + Copy> DerefMut for Table<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.backing {
-            Backing::Heap(records) => records,
-            Backing::Mapped { region, len } => {
-                // SAFETY: as above, and `self` is borrowed mutably.
-                unsafe { std::slice::from_raw_parts_mut(region.start().cast(), *len) }
-            }
-        }
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 

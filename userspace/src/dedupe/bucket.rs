@@ -64,6 +64,15 @@ impl Bucket {
         free.copied().all(|word| word == 0).then_some(held as u32)
     }
 
+    #[cold]
+    fn find(&self, low: u64, middle: u32) -> Option<Found> {
+        let highs = self.lows.iter().zip(&self.highs).filter(|(word, _)| **word == low);
+        let mut highs = highs.map(|(_, high)| *high);
+        let high = highs.find(|high| (high >> TAIL_BITS) as u32 == middle && occupied(*high))?;
+        let outcome = (high as u32 >> EPOCH_BITS) as u8;
+        Some(Found { outcome, epoch_delta: high & EPOCH_DELTA_MAX })
+    }
+
     #[inline(always)]
     fn is_full(&self) -> bool {
         occupied(self.highs[BUCKET_KEYS - 1])
@@ -77,12 +86,11 @@ pub(super) fn find(buckets: &[Bucket], print: Fingerprint) -> Option<Found> {
     let mut at = print.home(buckets.len() as u32);
     for _ in 0..buckets.len().min(REACH as usize) {
         let bucket = buckets.get(at)?;
-        for i in 0..BUCKET_KEYS {
-            let high = bucket.highs[i];
-            if bucket.lows[i] == low && (high >> TAIL_BITS) as u32 == middle && occupied(high) {
-                let outcome = (high as u32 >> EPOCH_BITS) as u8;
-                return Some(Found { outcome, epoch_delta: high & EPOCH_DELTA_MAX });
-            }
+        // One branch for all four, which a fresh key never takes: 64 bits agree.
+        if bucket.lows.iter().fold(false, |any, word| any | (*word == low))
+            && let Some(found) = bucket.find(low, middle)
+        {
+            return Some(found);
         }
         if !bucket.is_full() {
             return None;
@@ -108,7 +116,11 @@ pub(super) fn place(buckets: &[Bucket], print: Fingerprint) -> Option<usize> {
 /// Puts a key into a bucket that [`place`] gave.
 #[inline(always)]
 pub(super) fn insert(bucket: &mut Bucket, print: Fingerprint, outcome: u8, epoch_delta: u64) {
-    let Some(i) = bucket.highs.iter().position(|high| !occupied(*high)) else { return };
+    // Counting has no branch to mispredict: places fill from the front.
+    let i = bucket.highs.iter().map(|high| usize::from(occupied(*high))).sum::<usize>();
+    if i >= BUCKET_KEYS {
+        return;
+    }
     let tail = u64::from(outcome) << EPOCH_BITS | epoch_delta;
     bucket.lows[i] = print.low();
     bucket.highs[i] = u64::from(print.middle()) << TAIL_BITS | tail;

@@ -75,6 +75,9 @@ impl std::fmt::Debug for Secret {
 pub struct Fingerprint(pub(super) u128);
 
 impl Fingerprint {
+    /// Of nothing; for places that wait to be filled.
+    pub const ZERO: Self = Self(0);
+
     /// Bits that are kept and compared.
     pub(super) const STORED_BITS: u32 = 96;
 

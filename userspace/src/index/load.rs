@@ -45,6 +45,10 @@ const fn unsound(what: &'static str, slot: u32, why: &'static str) -> LoadError 
     LoadError::Unsound { what, slot, why }
 }
 
+/// Records ahead of the one that is entered whose line of the hash index is
+/// asked for.
+const AHEAD: usize = 16;
+
 impl Index {
     /// A new index with what `image` holds.
     ///
@@ -92,6 +96,9 @@ impl Index {
         self.main[at..at + players.len() * PLAYER_WORDS].copy_from_slice(words(players));
         let hunts_len = self.hunts_len;
         for (player, slot) in players.iter().zip(0..) {
+            if let Some(ahead) = players.get(slot as usize + AHEAD) {
+                self.prefetch_player_hash(ahead.hunt(), ahead.player);
+            }
             if u32::from(player.hunt) >= hunts_len || !player.is_sound() {
                 return Err(unsound("player", slot, "unknown hunt, or bytes that must be 0"));
             }
@@ -112,6 +119,9 @@ impl Index {
         // From the last to the first, so that the lowest vacant slots are used
         // again first.
         for (cell, slot) in cells.iter().zip(0..cells.len() as u32).rev() {
+            if let Some(ahead) = (slot as usize).checked_sub(AHEAD).and_then(|at| cells.get(at)) {
+                self.prefetch_cell_hash(ahead.hunt(), ahead.id);
+            }
             if cell.is_vacant() {
                 *self.cell_mut(slot) = Cell { claimed_by: self.vacant, ..Cell::default() };
                 self.vacant = slot + 1;
@@ -122,13 +132,13 @@ impl Index {
             }
             let hash = self.mix.of(cell.hunt, cell.id);
             self.layout.cell_hash.insert(&mut self.main, hash, slot);
-            keys.push((cell.key(), slot));
+            keys.push(packed(cell.key(), slot));
         }
         keys.sort_unstable();
-        if let Some(twice) = keys.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(unsound("cell", twice[1].1, "it is there twice"));
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] >> 32 == pair[1] >> 32) {
+            return Err(unsound("cell", twice[1] as u32, "it is there twice"));
         }
-        let slots: Vec<u32> = keys.iter().map(|(_, slot): &(OrderKey, u32)| *slot).collect();
+        let slots: Vec<u32> = keys.iter().map(|key| *key as u32).collect();
         let (order, mut memory) = self.order_memory();
         if order.load(&mut memory, &slots).is_err() {
             return Err(unsound("cell", 0, "the order has no room"));
@@ -137,6 +147,12 @@ impl Index {
         self.cells_len = slots.len() as u32;
         Ok(())
     }
+}
+
+/// What orders a cell, then its slot, as one number: sorted in half the time of
+/// a pair, which is compared field by field.
+const fn packed(key: OrderKey, slot: u32) -> u128 {
+    (key.hunt as u128) << 96 | (key.id as u128) << 32 | slot as u128
 }
 
 /// Records as the arena holds them.

@@ -55,7 +55,7 @@ pub use self::morton::{COORDINATE_MAX, CellBox, morton_of, position_of};
 use self::order::{Memory, Order, View};
 use self::records::{CELL_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
-    Cell, CellSlot, Full, HuntId, IndexLimits, Player, PlayerSlot, RECORDS_MAX,
+    Cell, CellSlot, Full, HuntId, IndexLimits, Player, PlayerSlot, RECORDS_MAX, SlotHint,
 };
 use crate::base::table::{Table, prefetch};
 
@@ -209,15 +209,19 @@ impl Index {
         self.layout.cell_hash.prefetch(&self.main, self.mix.of(hunt.0, id));
     }
 
-    /// Asks for the cell's record. The hash line should have come.
+    /// Asks for the cell's record, and tells where it probably lies. The hash
+    /// line should have come.
     #[inline(always)]
-    pub fn prefetch_cell(&self, hunt: HuntId, id: u64) {
+    pub fn prefetch_cell(&self, hunt: HuntId, id: u64) -> SlotHint {
         let words = &*self.main;
-        if let Some(slot) = self.layout.cell_hash.guess(words, self.mix.of(hunt.0, id)) {
-            let at = self.cell_at(slot);
-            prefetch(words, at);
-            prefetch(words, at + CELL_WORDS - 1);
-        }
+        let hash = self.mix.of(hunt.0, id);
+        let Some(slot) = self.layout.cell_hash.guess(words, hash) else {
+            return SlotHint::NONE;
+        };
+        let at = self.cell_at(slot);
+        prefetch(words, at);
+        prefetch(words, at + CELL_WORDS - 1);
+        SlotHint(slot)
     }
 
     #[inline(always)]
@@ -227,12 +231,25 @@ impl Index {
 
     /// Where the cell `id` of `hunt` lies.
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn cell_slot(&self, hunt: HuntId, id: u64) -> Option<CellSlot> {
         let wanted = OrderKey { hunt: hunt.0, id };
         let is_it = |slot: u32| self.cell(CellSlot(slot)).key() == wanted;
         let hash = self.mix.of(hunt.0, id);
         self.layout.cell_hash.find(&self.main, hash, is_it).map(CellSlot)
+    }
+
+    /// As [`Self::cell_slot`], looking first where `hint` says.
+    #[must_use]
+    #[inline(always)]
+    pub fn cell_slot_near(&self, hint: SlotHint, hunt: HuntId, id: u64) -> Option<CellSlot> {
+        if hint.0 < self.cells_top {
+            let cell = self.cell(CellSlot(hint.0));
+            if cell.id == id && cell.hunt == hunt.0 && !cell.is_vacant() {
+                return Some(CellSlot(hint.0));
+            }
+        }
+        self.cell_slot(hunt, id)
     }
 
     /// The record in a slot.
@@ -354,15 +371,19 @@ impl Index {
         self.layout.player_hash.prefetch(&self.main, self.mix.of(hunt.0, player));
     }
 
-    /// Asks for the player's record. The hash line should have come.
+    /// Asks for the player's record, and tells where it probably lies. The hash
+    /// line should have come.
     #[inline(always)]
-    pub fn prefetch_player(&self, hunt: HuntId, player: u64) {
+    pub fn prefetch_player(&self, hunt: HuntId, player: u64) -> SlotHint {
         let words = &*self.main;
-        if let Some(slot) = self.layout.player_hash.guess(words, self.mix.of(hunt.0, player)) {
-            let at = self.player_at(slot);
-            prefetch(words, at);
-            prefetch(words, at + PLAYER_WORDS - 1);
-        }
+        let hash = self.mix.of(hunt.0, player);
+        let Some(slot) = self.layout.player_hash.guess(words, hash) else {
+            return SlotHint::NONE;
+        };
+        let at = self.player_at(slot);
+        prefetch(words, at);
+        prefetch(words, at + PLAYER_WORDS - 1);
+        SlotHint(slot)
     }
 
     #[inline(always)]
@@ -372,7 +393,7 @@ impl Index {
 
     /// Where the record of `player` in `hunt` lies.
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn player_slot(&self, hunt: HuntId, player: u64) -> Option<PlayerSlot> {
         let is_it = |slot: u32| {
             let record = self.player(PlayerSlot(slot));
@@ -380,6 +401,24 @@ impl Index {
         };
         let hash = self.mix.of(hunt.0, player);
         self.layout.player_hash.find(&self.main, hash, is_it).map(PlayerSlot)
+    }
+
+    /// As [`Self::player_slot`], looking first where `hint` says.
+    #[must_use]
+    #[inline(always)]
+    pub fn player_slot_near(
+        &self,
+        hint: SlotHint,
+        hunt: HuntId,
+        player: u64,
+    ) -> Option<PlayerSlot> {
+        if hint.0 < self.players_len {
+            let record = self.player(PlayerSlot(hint.0));
+            if record.player == player && record.hunt == hunt.0 {
+                return Some(PlayerSlot(hint.0));
+            }
+        }
+        self.player_slot(hunt, player)
     }
 
     /// The record in a slot.

@@ -69,6 +69,16 @@ impl PlayerSlot {
     }
 }
 
+/// Where a record was when it was asked for, by its hash alone: perhaps the
+/// wrong one, perhaps gone by now. Whoever uses it compares keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotHint(pub(super) u32);
+
+impl SlotHint {
+    /// Nothing is known. No slot has this number.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// The capacity that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::stages::StageTimes;
-use crate::apply::{Digest, Partition};
+use crate::apply::{Digest, OUTCOME_SLOTS, Partition};
 use crate::base::clock::monotonic_ns;
 use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, Payload};
@@ -81,8 +81,14 @@ pub enum LaneReport {
         /// Which.
         partition: u16,
     },
-    /// Histograms filled since the last ones.
-    Stages(Box<StageTimes>),
+    /// Once a second, when asked for.
+    Measured {
+        /// Histograms filled since the last ones.
+        times: Box<StageTimes>,
+        /// Events that the lane's partitions have judged in this life, by
+        /// outcome code.
+        judged: [u64; OUTCOME_SLOTS],
+    },
 }
 
 /// Epochs between two digests.

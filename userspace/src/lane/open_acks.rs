@@ -12,9 +12,10 @@ use veltrix_abi::wire::{self, AckEntry, Header, Kind, Mode};
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
 
-/// Open acks at a time; a power of two. A batch of 64 frames from more senders
-/// than this loses some sharing and nothing else.
-const SLOTS: usize = 32;
+/// Open acks at a time; a power of two. Senders that meet in a slot lose some
+/// sharing and nothing else: with 64 senders in as many answers of a batch, one
+/// in eight or so does.
+const SLOTS: usize = 256;
 
 struct OpenAck<T> {
     packet: T,
@@ -26,7 +27,7 @@ struct OpenAck<T> {
 pub(super) struct OpenAcks<T> {
     slots: [Option<OpenAck<T>>; SLOTS],
     /// Slots in use, in order of opening, so that closing all is short.
-    used: Vec<u8>,
+    used: Vec<u16>,
     payload_bytes_max: usize,
 }
 
@@ -96,12 +97,12 @@ impl<P: Port> Sender<'_, P> {
         }
     }
 
-    /// A packet to write the ack into.
+    /// A packet to write the ack into; the sender again when no frame is free.
     #[inline(always)]
-    fn into_reply(self, port: &mut P) -> Option<P::Packet> {
+    fn into_reply(self, port: &mut P) -> Result<P::Packet, Self> {
         match self {
-            Self::Packet(packet) => Some(port.for_reply(packet)),
-            Self::Path(path, _) => port.reply_on(path),
+            Self::Packet(packet) => Ok(port.for_reply(packet)),
+            Self::Path(path, _) => port.reply_on(path).ok_or(self),
         }
     }
 }
@@ -142,11 +143,18 @@ impl<T> OpenAcks<T> {
             }
             self.close(port, index);
         } else {
-            self.used.push(index as u8);
+            self.used.push(index as u16);
         }
-        let Some(mut packet) = sender.into_reply(port) else {
+        let mut packet = sender.into_reply(port);
+        if packet.is_err() {
+            // Every frame is in an open ack, or on its way: send what is open.
+            self.close_all(port);
+            self.used.push(index as u16);
+            packet = packet.or_else(|sender| sender.into_reply(port));
+        }
+        let Ok(mut packet) = packet else {
             counters.replies.dropped_tx_full.add(1);
-            self.used.retain(|used| usize::from(*used) != index);
+            self.used.pop();
             return;
         };
         answer.write(&mut port.buffer(&mut packet)[HEADER_BYTES..]);

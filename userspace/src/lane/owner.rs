@@ -17,7 +17,7 @@ use rtrb::{Consumer, Producer};
 
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::stages::StageTimes;
-use crate::apply::{Partition, PartitionImage};
+use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
 use crate::batch::{BatchView, Payload};
@@ -211,7 +211,13 @@ impl Owner {
         {
             self.link.stages_wanted.store(false, Relaxed);
             let filled = std::mem::replace(times, empty);
-            self.report(LaneReport::Stages(filled));
+            let mut judged = [0; OUTCOME_SLOTS];
+            for partition in self.partitions.iter().flatten() {
+                for (sum, count) in judged.iter_mut().zip(partition.outcomes()) {
+                    *sum += count;
+                }
+            }
+            self.report(LaneReport::Measured { times: filled, judged });
         }
     }
 

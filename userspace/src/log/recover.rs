@@ -27,7 +27,7 @@ use super::record::{
     entry_item_bytes,
 };
 use super::ring::{Ring, WalError, WalOptions};
-use super::wal::Segment;
+use super::wal::{Segment, cut_before};
 
 /// Bytes read at once.
 const WINDOW_BYTES: usize = 4 << 20;
@@ -58,14 +58,22 @@ pub(super) struct Rot {
     pub(super) found: String,
 }
 
-/// The log as found.
-#[derive(Debug, Default)]
-pub(super) struct Recovered {
-    /// Where the next record goes.
+/// Where a record stands, and what ties it to the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
     pub(super) segment: u64,
     pub(super) offset: u64,
     pub(super) sequence: u64,
     pub(super) chain: u32,
+}
+
+/// The log as found.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// Where the next record goes.
+    pub(super) end: Place,
+    /// The last record, when it only begins a life.
+    pub(super) idle_life: Option<Place>,
     pub(super) said: Base,
     pub(super) index: EntryIndex,
     pub(super) segments: VecDeque<Segment>,
@@ -81,6 +89,13 @@ impl Rot {
             found: self.found,
             repair: ring.repair_command(),
         }
+    }
+}
+
+impl Recovered {
+    /// A log that nothing was written to.
+    pub(super) fn empty() -> Self {
+        Self { end: Place { sequence: 1, ..Place::default() }, ..Self::default() }
     }
 }
 
@@ -199,7 +214,7 @@ struct Replay {
 
 impl Replay {
     fn new(heads: &[Head]) -> Self {
-        let mut found = Recovered { sequence: 1, ..Recovered::default() };
+        let mut found = Recovered::empty();
         let mut span = 0..=0;
         if let Some(newest) = heads.first() {
             let number = |head: &Head| head.header.segment;
@@ -216,7 +231,7 @@ impl Replay {
                 }
             }
             span = first..=number(newest);
-            found.segment = first;
+            found.end.segment = first;
         } else {
             found.segments.push_back(Segment { number: 0, before: None });
         }
@@ -244,18 +259,23 @@ impl Replay {
                 _ => break,
             };
             if let Err(what) = self.apply(&record, segment, offset) {
-                let expected = format!("record {} to agree with those before", self.found.sequence);
+                let expected =
+                    format!("record {} to agree with those before", self.found.end.sequence);
                 let found = format!("a sound record in which {what}");
                 return Ok(Some(Rot { segment, offset, expected, found }));
             }
             visit(segment, offset, &record);
+            let only_begins = record.header.flags & FLAG_LIFE != 0 && record.header.items == 1;
+            let place = Place { segment, offset, ..self.found.end };
+            let sequence = record.header.sequence;
+            self.found.idle_life = only_begins.then_some(Place { sequence, ..place });
             let bytes = record.header.record_bytes() as u64;
-            self.found.chain = record.header.header_crc;
-            self.found.sequence = record.header.sequence + 1;
+            self.found.end.chain = record.header.header_crc;
+            self.found.end.sequence = record.header.sequence + 1;
             self.found.report.records += 1;
             self.found.report.bytes += bytes;
             offset += bytes;
-            (self.found.segment, self.found.offset) = (segment, offset);
+            (self.found.end.segment, self.found.end.offset) = (segment, offset);
         }
         Ok(None)
     }
@@ -267,32 +287,32 @@ impl Replay {
         }
         let salted = header.salt == self.salt || header.flags & FLAG_LIFE != 0;
         !self.begun
-            || (header.sequence == self.found.sequence
-                && header.chain == self.found.chain
+            || (header.sequence == self.found.end.sequence
+                && header.chain == self.found.end.chain
                 && salted)
     }
 
     /// A segment's first record is sound and does not come next: left by an earlier
     /// time that was cut here, or proof that something between is gone.
     fn not_next(&mut self, header: &RecordHeader, segment: u64) -> Option<Rot> {
-        if header.sequence < self.found.sequence {
+        if header.sequence < self.found.end.sequence {
             self.ended = true;
             return None;
         }
         Some(Rot {
-            segment: self.found.segment,
-            offset: self.found.offset,
-            expected: format!("record {}", self.found.sequence),
+            segment: self.found.end.segment,
+            offset: self.found.end.offset,
+            expected: format!("record {}", self.found.end.sequence),
             found: format!("none, while segment {segment} goes on with record {}", header.sequence),
         })
     }
 
     fn rot_at_end(&self, ring: &Ring, found: String) -> Option<Rot> {
-        let (mut segment, mut offset) = (self.found.segment, self.found.offset);
+        let (mut segment, mut offset) = (self.found.end.segment, self.found.end.offset);
         if offset >= ring.segment_bytes {
             (segment, offset) = (segment + 1, 0);
         }
-        let expected = format!("record {}", self.found.sequence);
+        let expected = format!("record {}", self.found.end.sequence);
         Some(Rot { segment, offset, expected, found })
     }
 
@@ -354,6 +374,7 @@ impl Replay {
                     return Err("entries are taken back that are not there");
                 }
                 self.found.index.truncate(index);
+                cut_before(&mut self.found.segments, index);
                 said.last = *to;
             }
             Item::Purge(upto) => {
@@ -403,10 +424,10 @@ impl Replay {
     /// A sound record behind the end that proves that more was durable.
     fn proof(&self, cursor: &mut Cursor<'_>, heads: &[Head]) -> Result<Option<Rot>, WalError> {
         let ring = cursor.ring;
-        let (segment, offset) = (self.found.segment, self.found.offset);
+        let (segment, offset) = (self.found.end.segment, self.found.end.offset);
         let end = ring.position(segment, offset);
         let proves = |header: &RecordHeader| {
-            header.sequence >= self.found.sequence && header.durable_upto > end
+            header.sequence >= self.found.end.sequence && header.durable_upto > end
         };
         let mut later = heads.iter().map(|head| head.header).find(proves);
         for (segment, from) in [(segment, offset), (segment + 1, 0)] {
@@ -434,10 +455,10 @@ impl Replay {
         let report = &mut found.report;
         report.segments = found.segments.len() as u32;
         report.entries = found.index.len();
-        let ends = [(found.segment, found.offset), (found.segment + 1, 0)];
+        let ends = [(found.end.segment, found.end.offset), (found.end.segment + 1, 0)];
         for (segment, offset) in ends.into_iter().filter(|end| end.1 < ring.segment_bytes) {
             let header = cursor.header(segment, offset)?;
-            if header.is_ok_and(|h| h.segment == segment && h.sequence >= found.sequence) {
+            if header.is_ok_and(|h| h.segment == segment && h.sequence >= found.end.sequence) {
                 report.torn = Some((ring.name(segment), offset));
                 break;
             }

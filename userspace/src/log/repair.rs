@@ -32,17 +32,17 @@ pub struct RepairReport {
 pub fn repair(disk: &dyn Disk, options: &WalOptions) -> Result<RepairReport, WalError> {
     let ring = Ring::open(disk, options, Access::Write)?;
     let Some(kept) = cut_at(&ring)? else { return Ok(RepairReport::default()) };
-    let mut lost = later_records(&ring, kept.sequence)?;
+    let mut lost = later_records(&ring, kept.end.sequence)?;
     lost.sort_unstable_by_key(|(sequence, ..)| std::cmp::Reverse(*sequence));
     let mut slots: Vec<u64> = lost.iter().map(|(_, slot, _)| *slot).collect();
-    slots.push(kept.segment % ring.slots());
+    slots.push(kept.end.segment % ring.slots());
     slots.sort_unstable();
     slots.dedup();
     let mut saved = Vec::new();
     for slot in slots {
         saved.push(save(disk, &ring, slot)?);
     }
-    disk.sync_dir().map_err(ring.io(kept.segment, 0, "making the copies' names durable"))?;
+    disk.sync_dir().map_err(ring.io(kept.end.segment, 0, "making the copies' names durable"))?;
     let zeroes = AlignedBuf::zeroed(BLOCK_BYTES);
     for (_, slot, offset) in &lost {
         ring.file(*slot).write_durable_at(zeroes.as_slice(), *offset).map_err(ring.io(
@@ -52,7 +52,7 @@ pub fn repair(disk: &dyn Disk, options: &WalOptions) -> Result<RepairReport, Wal
         ))?;
     }
     Ok(RepairReport {
-        cut: Some((ring.name(kept.segment), kept.offset)),
+        cut: Some((ring.name(kept.end.segment), kept.end.offset)),
         records_lost: lost.len() as u64,
         saved,
         base: kept.said,
@@ -68,14 +68,14 @@ fn cut_at(ring: &Ring) -> Result<Option<Recovered>, WalError> {
         let Some(rot) = rot else { return Ok(damaged.then_some(found)) };
         damaged = true;
         let first = found.segments.front().map_or(0, |s| s.number);
-        if rot.segment >= first && rot.segment <= found.segment + 1 {
+        if rot.segment >= first && rot.segment <= found.end.segment + 1 {
             return Ok(Some(found));
         }
         // A segment before the first is gone: the log ends before that one, if there
         // is anything before it.
         match rot.segment.checked_sub(1).filter(|_| rot.segment != u64::MAX) {
             Some(below) => ceiling = below,
-            None => return Ok(Some(Recovered { sequence: 1, ..Recovered::default() })),
+            None => return Ok(Some(Recovered::empty())),
         }
     }
 }

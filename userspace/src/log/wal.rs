@@ -15,7 +15,9 @@
 //! holds is not known then, and only the recovery of a new life may say.
 //!
 //! **The cap.** Entries never take the last free segment: it is left for votes and
-//! cuts, and its last blocks for purges, so that a full log can always be relieved.
+//! cuts, and its last blocks for purges that free a segment, so that a full log can
+//! always be relieved. A life that wrote nothing leaves its first record to the next
+//! one, so that restarts alone never fill it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +34,8 @@ use super::{LogEntry, LogId, Vote};
 
 pub use super::ring::{SEGMENT_SUFFIX, SEGMENTS_MIN, WalError, WalOptions, segment_name};
 
-/// Blocks at the end of the last free segment that only a purge may take.
+/// Blocks at the end of the last free segment that only a purge that frees a segment
+/// and the beginning of a life may take.
 const PURGE_BLOCKS: u64 = 4;
 
 /// Where the log stands.
@@ -57,8 +60,15 @@ pub struct WalState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) number: u64,
-    /// Last index before its base.
+    /// Last index before its base that was not taken back since.
     pub(super) before: Option<u64>,
+}
+
+/// Entries behind `last` are taken back: no segment has any before its base.
+pub(super) fn cut_before(segments: &mut VecDeque<Segment>, last: Option<u64>) {
+    for segment in segments {
+        segment.before = segment.before.min(last);
+    }
 }
 
 /// What to stage.
@@ -95,8 +105,10 @@ enum IndexChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reserve {
     Entries,
+    /// And cuts, and purges that free nothing.
     Votes,
-    Purges,
+    /// A purge that frees a segment, the beginning of a life.
+    Relief,
 }
 
 /// The log, for one thread. See the module's page.
@@ -159,17 +171,18 @@ impl Wal {
         let ring = Ring::open(disk, &options, Access::Write)?;
         ring.sync()?;
         let found = recover::recover(&ring)?;
+        let place = found.idle_life.unwrap_or(found.end);
         let mut wal = Self {
-            durable_upto: ring.position(found.segment, found.offset),
+            durable_upto: ring.position(place.segment, place.offset),
             ring: Arc::new(ring),
             index: Arc::new(Mutex::new(found.index)),
             salt: options.salt,
             builder: RecordBuilder::new(),
             flags: 0,
-            segment: found.segment,
-            offset: found.offset,
-            sequence: found.sequence,
-            chain: found.chain,
+            segment: place.segment,
+            offset: place.offset,
+            sequence: place.sequence,
+            chain: place.chain,
             committed: found.said.committed,
             said: found.said,
             changes: Vec::new(),
@@ -182,11 +195,13 @@ impl Wal {
         Ok((wal, found.report))
     }
 
-    /// The first record of this life, over whatever was torn at the end.
+    /// The first record of this life, over whatever was torn at the end. Over the first
+    /// record of a life that wrote nothing else, too: torn then, it takes nothing with
+    /// it, since it says only what those before it say.
     fn begin_life(&mut self) -> Result<(), WalError> {
         let bytes = (HEADER_BYTES + BASE_ITEM_BYTES).next_multiple_of(BLOCK_BYTES) as u64;
         if self.offset + bytes > self.ring.segment_bytes {
-            self.advance(Reserve::Purges)?;
+            self.advance(Reserve::Relief)?;
         }
         self.flags = FLAG_LIFE | if self.offset == 0 { FLAG_SEGMENT } else { 0 };
         self.builder.push(&Item::Base(self.said));
@@ -274,7 +289,11 @@ impl Wal {
                 (entry_item_bytes(entry.body.as_slice().len()), Reserve::Entries)
             }
             Staged::Vote(_) | Staged::Truncate(_) => (SMALL_ITEM_BYTES, Reserve::Votes),
-            Staged::Purge(_) => (SMALL_ITEM_BYTES, Reserve::Purges),
+            Staged::Purge(upto) => {
+                let next = self.segments.get(1);
+                let frees = next.is_some_and(|next| next.before <= Some(upto.index));
+                (SMALL_ITEM_BYTES, if frees { Reserve::Relief } else { Reserve::Votes })
+            }
         };
         if !self.make_room(bytes, reserve)? {
             return Ok(false);
@@ -350,7 +369,7 @@ impl Wal {
     fn may_use(&self, bytes: u64, reserve: Reserve) -> bool {
         let is_last_free = self.segments.len() as u64 == self.ring.slots();
         match reserve {
-            Reserve::Purges => true,
+            Reserve::Relief => true,
             Reserve::Entries => !is_last_free,
             Reserve::Votes => {
                 let kept = if is_last_free { PURGE_BLOCKS * BLOCK_BYTES as u64 } else { 0 };
@@ -406,6 +425,7 @@ impl Wal {
             Staged::Truncate(to) => {
                 self.builder.push(&Item::Truncate(*to));
                 self.changes.push(IndexChange::Truncate(to.map(|id| id.index)));
+                cut_before(&mut self.segments, to.map(|id| id.index));
                 self.said.last = *to;
             }
             Staged::Purge(upto) => {

@@ -27,6 +27,22 @@ pub struct Started {
     pub lines: Vec<(Duration, String)>,
     /// Most memory that it had, KiB.
     pub peak_kib: u64,
+    /// Time of all its threads on a core: hardly changed by what else runs on
+    /// the machine, unlike [`Self::ready`].
+    pub cpu: Duration,
+}
+
+impl Started {
+    /// From the loaded snapshot until everything behind it was applied. The
+    /// server's own figure begins when the log has been read for the first time.
+    #[must_use]
+    pub fn replay(&self) -> Duration {
+        let at = |what| self.lines.iter().find(|(_, line)| line.contains(what)).map(|(at, _)| *at);
+        match (at("snapshot at epoch"), at("log replayed:")) {
+            (Some(loaded), Some(replayed)) => replayed.saturating_sub(loaded),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// Killed when dropped: nothing of it may outlive the measurement.
@@ -93,9 +109,10 @@ pub fn start(made: &Made, lanes: usize) -> Result<Started> {
     };
     let ready = since.elapsed();
     let peak_kib = peak_kib(server.0.id());
+    let cpu = cpu(server.0.id());
     drop(server);
     check(made, &log)?;
-    Ok(Started { ready, log, lines, peak_kib })
+    Ok(Started { ready, log, lines, peak_kib, cpu })
 }
 
 /// Whether it recovered what was there.
@@ -116,4 +133,14 @@ fn peak_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse().unwrap_or(0)
+}
+
+/// User and system time of a process so far; the kernel tells it in hundredths
+/// of a second.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold anything; behind it, the 12th and 13th.
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let ticks = behind.split_whitespace().skip(11).take(2).flat_map(str::parse::<u64>).sum::<u64>();
+    Duration::from_millis(ticks * 10)
 }

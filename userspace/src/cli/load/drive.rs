@@ -10,8 +10,10 @@
 //!
 //! The schedule alone says when a datagram was meant to leave, and latency is
 //! taken from then: a server, or a generator, that stalls is charged for every
-//! datagram that had to wait. Nothing is retried. After the last send the
-//! sender waits up to a second for answers; what then has none is lost.
+//! datagram that had to wait. Nothing is retried. Without a schedule, `busy`
+//! answers are obeyed: the connection pauses for as long as they ask. After the
+//! last send the sender waits up to a second for answers; what then has none is
+//! lost.
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use veltrix_abi::kinds::EventKind;
 use veltrix_abi::limits::PAYLOAD_BYTES_LIMIT;
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{AckEntry, Event, Mode, Reply, Welcome};
@@ -143,6 +146,8 @@ struct Link {
     sent: AtomicU64,
     /// Datagrams the receiver has claimed.
     answered: AtomicU64,
+    /// Until when the server asked for a pause, nanoseconds since the run's start.
+    busy_until_ns: AtomicU64,
 }
 
 impl Link {
@@ -181,6 +186,7 @@ impl Link {
                 flights: Flights::new(plan.flights(fill)),
                 sent: AtomicU64::new(0),
                 answered: AtomicU64::new(0),
+                busy_until_ns: AtomicU64::new(0),
             });
         }
         // A plan has at least one connection; the least fill stands in for none.
@@ -262,7 +268,10 @@ impl Turn<'_> {
             return None;
         }
         match self.schedule {
-            Schedule::Window { datagrams } => (self.unanswered() < datagrams).then_some(now_ns),
+            Schedule::Window { datagrams } => {
+                let busy = now_ns < self.link.busy_until_ns.load(Ordering::Relaxed);
+                (!busy && self.unanswered() < datagrams).then_some(now_ns)
+            }
             Schedule::Open { .. } => self.schedule.due_ns(self.made).filter(|due| *due <= now_ns),
         }
     }
@@ -393,7 +402,8 @@ impl<'a> Sender<'a> {
                 player: self.random.below(self.plan.players) + 1,
                 subject: self.world.cell(place, &mut self.random),
                 argument: 1,
-                kind: 1,
+                // The one kind that is applied in a world where nothing stands yet.
+                kind: EventKind::WalletCredit.code(),
                 reserved: 0,
                 payload: &self.payload,
             });
@@ -537,7 +547,10 @@ impl<'a> Receiver<'a> {
         };
         match reply {
             (_, Reply::Ack(entries)) => entries.for_each(|entry| self.on_ack(&entry, now_ns)),
-            (sequence, Reply::Busy { .. }) => {
+            (sequence, Reply::Busy { retry_after_us }) => {
+                // Before the claim, which lets the sender go on.
+                let until_ns = now_ns.saturating_add(u64::from(retry_after_us) * 1_000);
+                self.link.busy_until_ns.fetch_max(until_ns, Ordering::Relaxed);
                 self.tally.busy += u64::from(self.claim(sequence, now_ns).is_some());
             }
             (sequence, Reply::Refused { reason, .. }) => {

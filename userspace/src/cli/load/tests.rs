@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use veltrix_abi::kinds::EventKind;
 use veltrix_abi::limits::HEADER_BYTES;
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{self, AckEntry, Header, Kind, Mode, Pong, Request, Welcome};
@@ -93,6 +94,9 @@ fn serve(
             }
             Request::Events(mode, events) => {
                 assert!(events.clone().all(|event| event.is_well_formed()));
+                // What a server with a log applies whatever else it knows.
+                let credit = EventKind::WalletCredit.code();
+                assert!(events.clone().all(|event| event.kind == credit && event.argument > 0));
                 let answer = script(came.fetch_add(1, Ordering::Relaxed));
                 answers(answer, &header, mode, events.count() as u16)
             }
@@ -229,6 +233,17 @@ fn a_window_keeps_going_as_answers_come_and_gives_up_what_is_lost() {
     assert_eq!(report.events_lost, 4);
     assert_eq!(report.events_intended, report.events_sent);
     assert!(report.behind.closed_loop && report.closes());
+}
+
+#[test]
+fn a_window_pauses_for_as_long_as_a_busy_server_asks() {
+    let server = Server::start(|_| Answer::Busy);
+    let plan = Plan { rate: Rate::Max { window: 8 }, ..server.plan() };
+    let report = drive(&plan).expect("a report");
+    // A window in each 5 ms of the 200 at the most, and the one at the start.
+    assert!((8..=8 * 41).contains(&report.datagrams_sent), "{}", report.datagrams_sent);
+    assert_eq!(report.events_busy, report.events_sent);
+    assert!(report.closes());
 }
 
 #[test]

@@ -24,6 +24,7 @@ use super::prepare::PROGRESS_INTERVAL;
 use super::router::{Owners, Routed, Router};
 use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
+use crate::apply::OUTCOME_SLOTS;
 use crate::base::clock::monotonic_ns;
 use crate::base::waker::Waker;
 use crate::batch::format::BATCH_BYTES_MAX;
@@ -80,6 +81,8 @@ pub struct Live {
     /// flight.
     room_bytes_min: u64,
     is_replayed: Cell<bool>,
+    /// By lane: events judged, by outcome code.
+    pub(super) judged: RefCell<Vec<[u64; OUTCOME_SLOTS]>>,
     /// Last index that the log need not keep; 0 for none.
     purge_upto: Cell<u64>,
     pub(super) recovery: RefCell<RecoveryStatus>,
@@ -116,6 +119,8 @@ impl Live {
         snapshot_at_percent: u16,
         log: Log,
     ) -> Result<Rc<Self>, CliError> {
+        // Entries known to be committed are routed inside the log's own start.
+        let started = Instant::now();
         let fatal = Rc::new(RefCell::new(None));
         let fatal_wal = Arc::new(Mutex::new(None));
         let writer = start_writer(parts.wal, &fatal_wal)?;
@@ -166,6 +171,7 @@ impl Live {
         })
         .await
         .map_err(|e| failed(e.to_string()))?;
+        let lane_count = lanes.len();
         let live = Rc::new(Self {
             dir: parts.dir,
             wal,
@@ -192,6 +198,7 @@ impl Live {
             // A small log need not be empty for that.
             room_bytes_min: (in_flight * BATCH_BYTES_MAX as u64).min(superblock.wal_bytes() / 4),
             is_replayed: Cell::new(false),
+            judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
             purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,
@@ -200,13 +207,12 @@ impl Live {
             fatal_wal,
             log,
         });
-        live.replay().await?;
+        live.replay(started).await?;
         Ok(live)
     }
 
     /// Waits until everything that the log held is applied.
-    async fn replay(&self) -> Result<(), CliError> {
-        let started = Instant::now();
+    async fn replay(&self, started: Instant) -> Result<(), CliError> {
         let mut said = Instant::now();
         let mut ready = std::pin::pin!(self.raft.ready());
         let mut is_routed = false;
@@ -346,7 +352,10 @@ impl Live {
                             .extend(self.digests.borrow_mut().computed(epoch, partition, digest));
                     }
                     LaneReport::Adopted { partition } => self.moved(partition),
-                    LaneReport::Stages(mut times) => {
+                    LaneReport::Measured { mut times, judged } => {
+                        if let Some(place) = self.judged.borrow_mut().get_mut(lane) {
+                            *place = judged;
+                        }
                         self.times.borrow_mut().add(&times);
                         times.clear();
                         let command = LaneCommand::Stages(times);

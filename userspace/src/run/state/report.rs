@@ -1,8 +1,12 @@
 //! The state as `veltrix status` tells of it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
+use veltrix_abi::Outcome;
+
 use super::live::Live;
+use crate::apply::DUPLICATES;
 use crate::admin::log_status::{DigestStatus, LaneOwner, LogStatus, SnapshotStatus, WalStatus};
 use crate::base::clock::unix_ns;
 use crate::replicate::{ReplicatedLog as _, Role};
@@ -54,8 +58,19 @@ impl Live {
             stages: self.times.borrow().stages(),
             owners: owners.collect(),
             digest,
+            judged: self.judged_by_outcome(),
             memory_bytes: self.memory_bytes.clone(),
         }
+    }
+
+    fn judged_by_outcome(&self) -> BTreeMap<String, u64> {
+        let sum = |code: usize| self.judged.borrow().iter().map(|lane| lane[code]).sum::<u64>();
+        let labels = Outcome::ALL.iter().map(|o| (usize::from(o.code()), o.label()));
+        labels
+            .chain([(DUPLICATES, "duplicate")])
+            .map(|(code, label)| (label.to_owned(), sum(code)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     fn wal_status(&self) -> WalStatus {
