@@ -31,8 +31,8 @@ struct Args {
     /// Bytes of the log, in MiB; it has segments of 64 MiB.
     #[arg(long, default_value_t = 1_024)]
     wal_mib: u64,
-    /// How much of the log is behind the snapshot; 100: as much as a server
-    /// takes before it refuses events. One whose snapshots succeed has 40.
+    /// How much of the log is behind the snapshot; 100: all but two segments of
+    /// what a server takes before it refuses events.
     #[arg(long, default_value_t = 100, value_name = "PERCENT")]
     wal_fill: u64,
     /// Lanes of the server.

@@ -359,8 +359,11 @@ mod tests {
 
     const WORLD: World = World { hunts: 5, cells: 256, players: 40, seed: 77 };
 
+    /// Key, player, kind, subject, argument.
+    type Seen = ([u8; 16], u64, u16, u64, u64);
+
     /// Domain and events of a datagram, decoded as a server does.
-    fn events(traffic: Traffic, number: u64) -> (u64, Vec<([u8; 16], u64, u16, u64, u64)>) {
+    fn events(traffic: Traffic, number: u64) -> (u64, Vec<Seen>) {
         let mut out = [0; 2_048];
         let envelope =
             Envelope { session: 9, sequence: number + 3, mode: Mode::Durable, key_ms: 123_456 };

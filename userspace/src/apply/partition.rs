@@ -299,8 +299,8 @@ impl Partition {
         for event in events {
             let pending = &mut belt[event % BELT];
             if let Some(hunt) = pending.hunt {
-                pending.cell_hint = self.index.prefetch_cell(hunt, pending.cell);
-                pending.player_hint = self.index.prefetch_player(hunt, pending.player);
+                pending.cell_hint = self.index.locate_cell(hunt, pending.cell);
+                pending.player_hint = self.index.locate_player(hunt, pending.player);
             }
         }
     }

@@ -209,10 +209,15 @@ impl Index {
         self.layout.cell_hash.prefetch(&self.main, self.mix.of(hunt.0, id));
     }
 
-    /// Asks for the cell's record, and tells where it probably lies. The hash
-    /// line should have come.
+    /// Asks for the cell's record. The hash line should have come.
     #[inline(always)]
-    pub fn prefetch_cell(&self, hunt: HuntId, id: u64) -> SlotHint {
+    pub fn prefetch_cell(&self, hunt: HuntId, id: u64) {
+        let _ = self.locate_cell(hunt, id);
+    }
+
+    /// As [`Self::prefetch_cell`], and tells where the record probably lies.
+    #[inline(always)]
+    pub fn locate_cell(&self, hunt: HuntId, id: u64) -> SlotHint {
         let words = &*self.main;
         let hash = self.mix.of(hunt.0, id);
         let Some(slot) = self.layout.cell_hash.guess(words, hash) else {
@@ -371,10 +376,15 @@ impl Index {
         self.layout.player_hash.prefetch(&self.main, self.mix.of(hunt.0, player));
     }
 
-    /// Asks for the player's record, and tells where it probably lies. The hash
-    /// line should have come.
+    /// Asks for the player's record. The hash line should have come.
     #[inline(always)]
-    pub fn prefetch_player(&self, hunt: HuntId, player: u64) -> SlotHint {
+    pub fn prefetch_player(&self, hunt: HuntId, player: u64) {
+        let _ = self.locate_player(hunt, player);
+    }
+
+    /// As [`Self::prefetch_player`], and tells where the record probably lies.
+    #[inline(always)]
+    pub fn locate_player(&self, hunt: HuntId, player: u64) -> SlotHint {
         let words = &*self.main;
         let hash = self.mix.of(hunt.0, player);
         let Some(slot) = self.layout.player_hash.guess(words, hash) else {

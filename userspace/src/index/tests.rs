@@ -342,7 +342,7 @@ fn a_large_index_restores_and_goes_on() {
     for id in shuffled(u64::from(CELLS)) {
         index.cell_insert(cell(0, id << 30, 1)).unwrap();
     }
-    assert!(index.rest.len() > 0 && index.layout.nodes_in_main > 0);
+    assert!(!index.rest.is_empty() && index.layout.nodes_in_main > 0);
     index.capture_begin(IndexImage::new(&limits).unwrap());
     while !index.capture_step(100_000) {}
     let restored = Index::restore(&limits, &index.capture_end()).unwrap();

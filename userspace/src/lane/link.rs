@@ -66,6 +66,7 @@ pub enum LaneCommand {
 }
 
 /// What a lane tells the control core.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation on the lane")]
 pub enum LaneReport {
     /// Digest of a partition before the entry of an epoch that all nodes report.
     Digest {

@@ -29,11 +29,11 @@ pub(super) fn limits() -> PartitionLimits {
     }
 }
 
-pub(super) fn partitions() -> Vec<Box<Partition>> {
+pub(super) fn partitions() -> Vec<Option<Box<Partition>>> {
     let secret = std::array::from_fn(|i| (i as u8).wrapping_mul(151) ^ 0x5a);
     let secret = Arc::new(Secret::new(secret));
     let new = |n| Partition::new(n, &limits(), Arc::clone(&secret)).unwrap();
-    (0..PARTITIONS).map(|n| Box::new(new(n))).collect()
+    (0..PARTITIONS).map(|n| Some(Box::new(new(n)))).collect()
 }
 
 /// The control core of some lanes.
@@ -58,7 +58,7 @@ impl Control {
         let links: Arc<[_]> = ends.iter().map(|e: &ControlEnds| Arc::clone(&e.link)).collect();
         let facts = Arc::new(LogFacts::default());
         facts.ready.store(true, Relaxed);
-        let mut state: Vec<_> = partitions().into_iter().map(Some).collect();
+        let mut state = partitions();
         let specs = lane_ends
             .into_iter()
             .enumerate()
@@ -157,6 +157,9 @@ fn lane(spec: LogHalfSpec) -> Lane<FakePort> {
     super::tests::lane().with_log(spec)
 }
 
+/// Flow, sequence, epoch, mode, outcomes, epochs of duplicates.
+type AckSeen = (Flow, u64, u64, Mode, Vec<u8>, Vec<u64>);
+
 impl Lane<FakePort> {
     fn deliver(&mut self, flow: Flow, datagram: Vec<u8>) {
         self.port.incoming.push_back((flow, datagram));
@@ -164,7 +167,7 @@ impl Lane<FakePort> {
 
     /// Ack entries sent so far: flow, sequence, epoch, mode, outcomes, epochs of
     /// duplicates.
-    fn acks(&mut self) -> Vec<(Flow, u64, u64, Mode, Vec<u8>, Vec<u64>)> {
+    fn acks(&mut self) -> Vec<AckSeen> {
         let mut all = Vec::new();
         for (flow, bytes) in std::mem::take(&mut self.port.sent) {
             let Ok((_, Reply::Ack(acks))) = decode_reply(&bytes, crc_fast::crc32_iscsi) else {

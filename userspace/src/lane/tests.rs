@@ -418,14 +418,14 @@ fn acks_of_one_sender_share_a_datagram() {
 #[test]
 fn other_senders_sessions_and_turns_have_acks_of_their_own() {
     let mut lane = lane();
-    // Flows and sessions 32 apart want the same slot.
-    let requests = [(1, 7), (33, 7), (1, 39), (1, 7)]
+    // Flows and sessions 256 apart want the same slot.
+    let requests = [(1, 7), (257, 7), (1, 263), (1, 7)]
         .into_iter()
         .enumerate()
         .map(|(i, (flow, session))| (flow, events(session, i as u64, Mode::None, 1)));
     let replies = lane.serve_all(requests);
     let who: Vec<_> = replies.iter().map(|(flow, r)| (*flow, read(r).0.session)).collect();
-    assert_eq!(who, [(1, 7), (33, 7), (1, 39), (1, 7)]);
+    assert_eq!(who, [(1, 7), (257, 7), (1, 263), (1, 7)]);
     assert_eq!(lane.counters.replies.coalesced.get(), 0);
 
     let first = lane.serve_all([(1, events(7, 10, Mode::None, 1))]);

@@ -393,7 +393,7 @@ fn a_turn_with_a_log_allocates_nothing() {
 
     let (mut control, mut specs) = Control::new(1, 4);
     let mut spec = specs.remove(0);
-    spec.owned = partitions().into_iter().map(Some).collect();
+    spec.owned = partitions();
     spec.images = lanes.pop();
     let mut bench = Bench::with_rings(u32::MAX - 100, 64, 64);
     bench.lane = Lane { log: Some(LogHalf::new(spec)), ..bench.lane };

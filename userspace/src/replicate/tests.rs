@@ -308,7 +308,7 @@ fn a_full_log_refuses_until_a_snapshot_lets_it_be_purged() {
                 }
             }
         }
-        assert!(index > 10 && *node.fatal.borrow() == None);
+        assert!(index > 10 && node.fatal.borrow().is_none());
         let snapshots = node.snapshots.clone();
         let last = snapshots.0.borrow().clone().unwrap().last.unwrap();
         node.log.stop().await;

@@ -78,6 +78,7 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
         return Err(CliError::new(ExitStatus::Error, format!("the log has ended: {why}")));
     }
     if lanes_alive && in_order {
+        log.info("stopped");
         Ok(ExitStatus::Ok)
     } else {
         Err(CliError::new(

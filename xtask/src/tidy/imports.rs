@@ -20,7 +20,17 @@ use super::{Finding, Tree};
 const SOURCE: &str = "userspace/src/";
 const GROUND: [&str; 3] = ["base", "config", "metrics"];
 const STAGES: [&str; 12] = [
-    "nic", "xsk", "udp", "batch", "log", "replicate", "dedupe", "index", "apply", "snapshot", "lane",
+    "nic",
+    "xsk",
+    "udp",
+    "batch",
+    "log",
+    "replicate",
+    "dedupe",
+    "index",
+    "apply",
+    "snapshot",
+    "lane",
     "admin",
 ];
 const WIRING: [&str; 2] = ["run", "cli"];

@@ -53,7 +53,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -63,7 +63,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        ((u128::from(self.word()) * bound as u128) >> 64) as usize
     }
 }
 
@@ -132,7 +132,7 @@ fn fill(index: &mut Index, partition: usize, scale: Scale) -> Result<Vec<(HuntId
     }
     for i in 0..scale.players {
         let hunt = hunts[i as usize % hunts.len()];
-        index.player_insert(Player::new(hunt, random.next()))?;
+        index.player_insert(Player::new(hunt, random.word()))?;
     }
     Ok(cells)
 }

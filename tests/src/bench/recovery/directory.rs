@@ -148,7 +148,7 @@ impl Plan {
         wal.save_vote(Vote { term: 1, node: 1, committed: true })?;
         wal.purge(id(made.epoch))?;
         let all = dir.superblock().wal_bytes();
-        // As the server reckons; a segment more, so that it is ready when it has read it.
+        // As the server reckons; two segments more, so that it is ready after several starts.
         let kept = (IN_FLIGHT * BATCH_BYTES_MAX as u64).min(all / 4) + 2 * self.segment_bytes;
         let unused = kept.max(all - all / 100 * self.fill_percent.min(100));
         let mut pool = Pool::new(1, self.partitions);

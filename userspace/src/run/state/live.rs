@@ -425,9 +425,8 @@ impl Live {
     /// Lets lanes take events, or has them refuse: the log must be replayed, led
     /// by this node, and have room for all that may join meanwhile.
     fn judge_readiness(&self) {
-        let ready = self.is_replayed.get()
-            && self.raft.role() == Role::Leader
-            && !self.lacks_room();
+        let ready =
+            self.is_replayed.get() && self.raft.role() == Role::Leader && !self.lacks_room();
         self.facts.ready.store(ready, Relaxed);
     }
 
@@ -441,9 +440,8 @@ impl Live {
         let round = self.snapshots.borrow_mut().begin(self.raft.log_time_ns());
         self.bytes_at_snapshot.set(self.routed.borrow().bytes);
         let mut owners = self.owners.borrow_mut();
-        let told = (0..owners.lanes.len())
-            .map(|lane| owners.tell(lane, LaneCommand::Capture { round }))
-            .fold(true, |all, told| all && told);
+        let told =
+            (0..owners.lanes.len()).all(|lane| owners.tell(lane, LaneCommand::Capture { round }));
         if !told {
             self.snapshots.borrow().abandon(round);
         }

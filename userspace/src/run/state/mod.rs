@@ -132,7 +132,7 @@ impl Prepared {
         let epoch = self.manifest.as_ref().map_or(0, |m| m.last.index);
         let owners: Vec<u16> = (0..partitions).map(|number| number % spec.lanes as u16).collect();
         let mut state: Vec<Option<Box<Partition>>> =
-            self.partitions.into_iter().map(Some).collect();
+            self.partitions.into_iter().map(|p| Some(Box::new(p))).collect();
         let mut lane_images: Vec<Option<LaneImages<PartitionImage>>> =
             lane_images.into_iter().map(Some).collect();
         lane_images.resize_with(all, || None);

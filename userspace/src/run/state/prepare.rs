@@ -26,7 +26,7 @@ pub struct Prepared {
     pub(super) wal: Wal,
     pub(super) limits: PartitionLimits,
     /// Every partition, in order of numbers.
-    pub(super) partitions: Vec<Box<Partition>>,
+    pub(super) partitions: Vec<Partition>,
     /// Of the snapshot that was loaded.
     pub(super) manifest: Option<Manifest>,
     pub(super) identity: Identity,
@@ -65,7 +65,6 @@ impl Prepared {
         let identity = Identity::of(superblock);
         let Loaded { snapshot, partitions, refused, .. } = loaded;
         let manifest = snapshot.map(|s| s.manifest);
-        let partitions = partitions.into_iter().map(Box::new).collect();
         let refused = refused.into_iter().map(|(path, _)| path).collect();
         Ok(Self {
             dir,
@@ -154,7 +153,7 @@ fn memory(
     let bytes = Partition::bytes_of(limits);
     let images = PartitionImage::bytes_of(limits) * (lanes * super::IMAGES_A_LANE) as u64;
     [
-        ("cells, players and hunts", partitions * bytes.index.total() as u64),
+        ("cells, players and hunts", partitions * bytes.index.total()),
         ("idempotency keys", partitions * bytes.dedupe.total() as u64),
         ("snapshot images", images),
         ("batches in flight", lanes_bytes),

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use veltrix_abi::Outcome;
 
 use super::live::Live;
-use crate::apply::DUPLICATES;
 use crate::admin::log_status::{DigestStatus, LaneOwner, LogStatus, SnapshotStatus, WalStatus};
+use crate::apply::DUPLICATES;
 use crate::base::clock::unix_ns;
 use crate::replicate::{ReplicatedLog as _, Role};
 
