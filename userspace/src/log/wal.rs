@@ -218,7 +218,10 @@ impl Wal {
     pub fn append(&mut self, entries: &[LogEntry]) -> Result<(), WalError> {
         for entry in entries {
             if let Err(error) = self.stage_or_flush(Staged::Entry(entry)) {
-                self.flush()?;
+                // After an error of the disk its own words are what counts.
+                if !self.closed {
+                    self.flush()?;
+                }
                 return Err(error);
             }
         }

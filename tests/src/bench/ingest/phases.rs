@@ -170,6 +170,8 @@ fn drive_xdp(
         report.set_value("outcomes_single", json!(mix(&single.tally)));
         Ok(())
     })?;
+    // Lanes say once a second what they have judged.
+    std::thread::sleep(JUDGED_AFTER);
     let status = node.status(lab)?;
     parts.judge(plan, node, &status, report);
     if let Ok(stages) = stages(&status) {
@@ -205,6 +207,10 @@ pub fn socket(plan: &Plan<'_>, report: &mut Report, say: &(dyn Fn(&str) + Sync))
     drop((node, pass));
     Ok(())
 }
+
+/// Time after which the node's count of judged events holds the last of them:
+/// it is put together once a second.
+const JUDGED_AFTER: Duration = Duration::from_millis(2_500);
 
 /// What all parts on one node counted.
 #[derive(Default)]
