@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use veltrix::apply::{Partition, PartitionImage, PartitionLimits};
+use veltrix::apply::{Partition, PartitionImage, PartitionLimits, apply_batch};
 use veltrix::batch::{BatchView, Pool};
 use veltrix::dedupe::Secret;
 use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind, LIFETIME_S_MAX, REWARD_MAX};
@@ -246,10 +246,8 @@ impl Both {
         buffer.seal(0, 1, entry.epoch);
         let view = BatchView::check(buffer.bytes(), partitions).expect("as it was sealed");
         let slots = buffer.slots();
-        for range in view.ranges() {
-            let partition = &mut self.partitions[usize::from(range.partition)];
-            partition.apply(entry.epoch, entry.log_time_ns, &view, &range, Some(slots));
-        }
+        let Entry { epoch, log_time_ns, .. } = *entry;
+        apply_batch(&mut self.partitions[..], epoch, log_time_ns, &view, Some(slots));
         (0..entry.events.len() as u32)
             .map(|slot| {
                 let byte = slots.outcome(slot);

@@ -1,7 +1,7 @@
 //! Apply: what a committed event does to the state of its partition.
 //!
 //! ```text
-//!   range of a batch --> belt of events --> 1 fingerprints; asks for dedupe, cell and player hash lines
+//!   ranges of a batch -> belt of events --> 1 fingerprints; asks for dedupe, cell and player hash lines
 //!                                            2 reads the hash lines; asks for the records
 //!                                            3 in order, one by one:
 //!                                                malformed? -> too old, too new, duplicate? -> rule
@@ -49,11 +49,13 @@
 //! A hunt comes to be with its first spawn or credit, a player with the first
 //! event that gives it something. A refused event creates neither.
 
+mod belt;
 mod capture;
 mod digest;
 mod partition;
 pub mod rules;
 
+pub use belt::{Owned, apply_batch};
 pub use capture::PartitionImage;
 pub use digest::Digest;
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};

@@ -1,5 +1,5 @@
-//! One partition: its index, its dedupe table, its digest, and the loop that
-//! takes events through them.
+//! One partition: its index, its dedupe table, its digest, and what becomes of
+//! an event in them.
 
 use std::io;
 use std::sync::Arc;
@@ -7,27 +7,14 @@ use std::sync::Arc;
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::Hotspot;
 use veltrix_abi::outcomes::DUPLICATE_BIT;
-use veltrix_abi::wire::Event;
 
+use super::belt::{self, Entry, One, Pending};
 use super::capture::Captured;
 use super::digest::Digest;
 use super::rules::{self, Action, HotspotState, PlayerState};
 use crate::batch::{BatchView, OutcomeSlots, Range};
-use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Fingerprint, Secret, Verdict};
-use crate::index::{Cell, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot, SlotHint};
-
-/// Events that take a step together. While memory answers what one group asked
-/// for, its neighbours are worked on; and a step that does the same to many
-/// events keeps more requests under way than one that changes over with each.
-/// Groups of 8 to 40 measured alike within the noise of a shared machine; small
-/// ones keep the belt short, which every call clears.
-const GROUP: usize = 16;
-
-/// Places of the belt: a group that is judged, one between its steps 1 and 2,
-/// one that is being announced; a power of two.
-const BELT: usize = 64;
-
-const _: () = assert!(BELT.is_power_of_two() && 3 * GROUP <= BELT);
+use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Secret, Verdict};
+use crate::index::{Cell, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
 
 /// Slots of [`Partition::outcomes`].
 pub const OUTCOME_SLOTS: usize = 32;
@@ -76,54 +63,9 @@ pub struct Partition {
     pub(super) captured: Option<Captured>,
 }
 
-/// One event on the belt, on its way to judgement.
+/// What all events of an entry share in one partition.
 #[derive(Clone, Copy)]
-struct Pending {
-    key: [u8; 16],
-    fingerprint: Fingerprint,
-    domain: u64,
-    player: u64,
-    cell: u64,
-    argument: u64,
-    kind: u16,
-    is_well_formed: bool,
-    /// The hunt, where it is known. Where not, it is looked for again in its
-    /// turn, since an event before it on the belt may have made it.
-    hunt: Option<HuntId>,
-    /// Outcome slot of the batch.
-    slot: u32,
-    cell_hint: SlotHint,
-    player_hint: SlotHint,
-}
-
-/// Fills the places of the belt before the first event.
-const NO_EVENT: Pending = Pending {
-    key: [0; 16],
-    fingerprint: Fingerprint::ZERO,
-    domain: 0,
-    player: 0,
-    cell: 0,
-    argument: 0,
-    kind: 0,
-    is_well_formed: false,
-    hunt: None,
-    slot: 0,
-    cell_hint: SlotHint::NONE,
-    player_hint: SlotHint::NONE,
-};
-
-impl Pending {
-    /// What it asks for; `None` for a malformed event.
-    #[inline(always)]
-    fn action(&self) -> Option<Action> {
-        let Self { kind, cell, argument, .. } = *self;
-        self.is_well_formed.then(|| Action::of_fields(kind, cell, argument))?
-    }
-}
-
-/// What all events of an entry share.
-#[derive(Clone, Copy)]
-struct Entry<'a> {
+pub(super) struct Now<'a> {
     epoch: u64,
     log_time_ms: u64,
     log_time_s: u32,
@@ -232,141 +174,83 @@ impl Partition {
         slots: Option<&OutcomeSlots>,
     ) {
         debug_assert_eq!(range.partition, self.number, "a range of another partition");
-        if epoch <= self.epoch {
-            return;
+        let entry = Entry { epoch, log_time_ns, slots };
+        belt::run(&mut One(self), &entry, view, std::iter::once(*range));
+    }
+
+    /// The entry's epoch and log time are the partition's from here on; false
+    /// when it was applied before.
+    #[inline]
+    pub(super) fn begin(&mut self, entry: &Entry<'_>) -> bool {
+        if entry.epoch <= self.epoch {
+            return false;
         }
-        self.epoch = epoch;
-        self.log_time_ns = self.log_time_ns.max(log_time_ns);
-        let entry = Entry {
-            epoch,
+        self.epoch = entry.epoch;
+        self.log_time_ns = self.log_time_ns.max(entry.log_time_ns);
+        true
+    }
+
+    /// What [`Self::judge`] wants to know of the entry under way.
+    #[inline]
+    pub(super) fn now<'a>(&self, entry: &Entry<'a>) -> Now<'a> {
+        Now {
+            epoch: entry.epoch,
             log_time_ms: self.log_time_ns / 1_000_000,
             log_time_s: rules::log_time_s(self.log_time_ns),
-            slots,
-        };
-        let mut belt = [NO_EVENT; BELT];
-        // Events that have taken step 1, step 2, step 3.
-        let (mut announced, mut located, mut judged) = (0, 0, 0);
-        for run in view.runs(range) {
-            let hunt = self.index.hunt(run.domain);
-            let mut slot = run.first_event;
-            for event in run.events {
-                belt[announced % BELT] = self.announce(&event, run.domain, hunt, slot);
-                slot = slot.wrapping_add(1);
-                announced += 1;
-                if announced == located + 2 * GROUP {
-                    self.locate(&mut belt, located..located + GROUP);
-                    self.judge_all(&entry, &belt, judged..located);
-                    judged = located;
-                    located += GROUP;
-                }
-            }
-        }
-        let older = announced.min(located + GROUP);
-        self.locate(&mut belt, located..older);
-        self.judge_all(&entry, &belt, judged..located);
-        self.locate(&mut belt, older..announced);
-        self.judge_all(&entry, &belt, located..announced);
-    }
-
-    /// Step 1: what can be known of an event without waiting for memory.
-    #[inline(always)]
-    fn announce(&self, event: &Event<'_>, domain: u64, hunt: Option<HuntId>, slot: u32) -> Pending {
-        let fingerprint = dedupe::fingerprint(&self.secret, event.player, &event.key);
-        self.dedupe.prefetch(fingerprint, dedupe::key_ms(&event.key));
-        if let Some(hunt) = hunt {
-            self.index.prefetch_cell_hash(hunt, event.subject);
-            self.index.prefetch_player_hash(hunt, event.player);
-        }
-        Pending {
-            key: event.key,
-            fingerprint,
-            domain,
-            player: event.player,
-            cell: event.subject,
-            argument: event.argument,
-            kind: event.kind,
-            is_well_formed: event.is_well_formed(),
-            hunt,
-            slot,
-            cell_hint: SlotHint::NONE,
-            player_hint: SlotHint::NONE,
-        }
-    }
-
-    /// Step 2: the hash lines have come and say where the records lie.
-    #[inline(never)]
-    fn locate(&self, belt: &mut [Pending; BELT], events: std::ops::Range<usize>) {
-        for event in events {
-            let pending = &mut belt[event % BELT];
-            if let Some(hunt) = pending.hunt {
-                pending.cell_hint = self.index.locate_cell(hunt, pending.cell);
-                pending.player_hint = self.index.locate_player(hunt, pending.player);
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn judge_all(
-        &mut self,
-        entry: &Entry<'_>,
-        belt: &[Pending; BELT],
-        events: std::ops::Range<usize>,
-    ) {
-        for event in events {
-            self.judge(entry, &belt[event % BELT]);
+            slots: entry.slots,
         }
     }
 
     /// Step 3: the event's outcome, and everything that follows from it.
     #[inline(always)]
-    fn judge(&mut self, entry: &Entry<'_>, pending: &Pending) {
+    pub(super) fn judge(&mut self, now: &Now<'_>, pending: &Pending) {
         let Some(action) = pending.action() else {
-            return self.settle(entry, pending, Outcome::Malformed);
+            return self.settle(now, pending, Outcome::Malformed);
         };
         let (fingerprint, key_ms) = (pending.fingerprint, dedupe::key_ms(&pending.key));
-        match self.dedupe.check(fingerprint, key_ms, entry.log_time_ms) {
+        match self.dedupe.check(fingerprint, key_ms, now.log_time_ms) {
             Verdict::Fresh => {
-                let outcome = self.perform(entry, pending, action);
-                self.dedupe.record(fingerprint, key_ms, outcome.code(), entry.epoch);
-                self.settle(entry, pending, outcome);
+                let outcome = self.perform(now, pending, action);
+                self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
+                self.settle(now, pending, outcome);
             }
             Verdict::Duplicate { outcome, epoch } => {
-                self.settle_duplicate(entry, pending, outcome, epoch);
+                self.settle_duplicate(now, pending, outcome, epoch);
             }
-            Verdict::TooOld => self.settle(entry, pending, Outcome::TooOld),
-            Verdict::TooNew => self.settle(entry, pending, Outcome::TooNew),
+            Verdict::TooOld => self.settle(now, pending, Outcome::TooOld),
+            Verdict::TooNew => self.settle(now, pending, Outcome::TooNew),
         }
     }
 
     #[inline(always)]
-    fn settle(&mut self, entry: &Entry<'_>, pending: &Pending, outcome: Outcome) {
+    fn settle(&mut self, now: &Now<'_>, pending: &Pending, outcome: Outcome) {
         let code = outcome.code();
         self.outcomes[usize::from(code) % OUTCOME_SLOTS] += 1;
         self.digest.outcome(&pending.key, code, 0);
-        if let Some(slots) = entry.slots {
+        if let Some(slots) = now.slots {
             slots.set(pending.slot, code);
         }
     }
 
     #[inline]
-    fn settle_duplicate(&mut self, entry: &Entry<'_>, pending: &Pending, outcome: u8, first: u64) {
+    fn settle_duplicate(&mut self, now: &Now<'_>, pending: &Pending, outcome: u8, first: u64) {
         self.outcomes[DUPLICATES] += 1;
         self.digest.outcome(&pending.key, outcome | DUPLICATE_BIT, first);
-        if let Some(slots) = entry.slots {
+        if let Some(slots) = now.slots {
             slots.set_duplicate(pending.slot, outcome, first);
         }
     }
 
     /// The rule of a fresh event.
     #[inline(always)]
-    fn perform(&mut self, entry: &Entry<'_>, pending: &Pending, action: Action) -> Outcome {
+    fn perform(&mut self, now: &Now<'_>, pending: &Pending, action: Action) -> Outcome {
         let performed = match action {
-            Action::Collect => self.take(entry, pending, rules::collect),
-            Action::UseKey => self.take(entry, pending, rules::use_key),
-            Action::Claim => self.take(entry, pending, rules::claim),
+            Action::Collect => self.take(now, pending, rules::collect),
+            Action::UseKey => self.take(now, pending, rules::use_key),
+            Action::Claim => self.take(now, pending, rules::claim),
             Action::Credit(amount) => self.credit(pending, amount),
             Action::Spend(amount) => self.spend(pending, amount),
-            Action::Spawn(hotspot) => self.spawn(entry, pending, &hotspot),
+            Action::Spawn(hotspot) => self.spawn(now, pending, &hotspot),
         };
         performed.err().unwrap_or(Outcome::Applied)
     }
@@ -402,7 +286,7 @@ impl Partition {
     #[inline(always)]
     fn take(
         &mut self,
-        entry: &Entry<'_>,
+        now: &Now<'_>,
         pending: &Pending,
         rule: impl FnOnce(
             Option<HotspotState>,
@@ -416,7 +300,7 @@ impl Partition {
         let mut record = *self.index.cell(cell_slot);
         let hotspot = hotspot_state(&record);
         let (player_slot, player) = self.player_of(Some(hunt), pending);
-        let (hotspot, player) = rule(hotspot, player, entry.log_time_s)?;
+        let (hotspot, player) = rule(hotspot, player, now.log_time_s)?;
         let player_slot = self.write_player(hunt, pending, player_slot, &player)?;
         record.remaining = hotspot.remaining;
         record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
@@ -476,11 +360,11 @@ impl Partition {
     #[inline(always)]
     fn spawn(
         &mut self,
-        entry: &Entry<'_>,
+        now: &Now<'_>,
         pending: &Pending,
         hotspot: &Hotspot,
     ) -> Result<(), Outcome> {
-        let spawned = rules::spawn(hotspot, entry.log_time_s);
+        let spawned = rules::spawn(hotspot, now.log_time_s);
         let known = self.hunt_of(pending);
         let slot =
             known.and_then(|hunt| self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell));

@@ -8,7 +8,6 @@
 
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{CELL_BITS, EventKind, Hotspot, HotspotKind, ITEM_TYPES};
-use veltrix_abi::wire::Event;
 
 /// What an event asks for, once its fields are known to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +27,12 @@ pub enum Action {
 }
 
 impl Action {
-    /// The action of an event; `None` when it is malformed: not well formed by
-    /// itself, of no known kind, with an argument that means nothing to its
-    /// kind, or with a subject that is no cell where a cell is meant.
+    /// What an event that is well formed by itself asks for; `None` when it is
+    /// of no known kind, has an argument that means nothing to its kind, or a
+    /// subject that is no cell where a cell is meant.
     #[must_use]
     #[inline(always)]
-    pub fn of(event: &Event<'_>) -> Option<Self> {
-        let Event { kind, subject, argument, .. } = *event;
-        event.is_well_formed().then(|| Self::of_fields(kind, subject, argument))?
-    }
-
-    /// As [`Self::of`], for an event that is well formed by itself.
-    #[inline(always)]
-    pub(super) fn of_fields(kind: u16, subject: u64, argument: u64) -> Option<Self> {
+    pub fn of(kind: u16, subject: u64, argument: u64) -> Option<Self> {
         let action = match EventKind::from_code(kind)? {
             EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(argument)?),
             EventKind::CollectItem if argument == 0 => Self::Collect,
@@ -381,12 +373,6 @@ mod tests {
         assert_eq!(log_time_s(u64::MAX), u32::MAX);
     }
 
-    fn event(kind: u16, subject: u64, argument: u64) -> Event<'static> {
-        let mut key = [0; 16];
-        (key[6], key[8]) = (0x70, 0x80);
-        Event { key, player: 1, subject, argument, kind, reserved: 0, payload: &[] }
-    }
-
     #[test]
     fn nonsense_is_no_action() {
         let spawn =
@@ -400,25 +386,21 @@ mod tests {
             (EventKind::UseKey, 0, Action::UseKey),
             (EventKind::Claim, 0, Action::Claim),
         ] {
-            assert_eq!(Action::of(&event(kind.code(), whole, argument)), Some(action));
-            assert_eq!(Action::of(&event(kind.code(), high, argument)), None);
+            assert_eq!(Action::of(kind.code(), whole, argument), Some(action));
+            assert_eq!(Action::of(kind.code(), high, argument), None);
             // A spawn without a kind of hotspot, the others with an argument.
             let nonsense = if argument == 0 { 4 } else { argument & !3 };
-            assert_eq!(Action::of(&event(kind.code(), 0, nonsense)), None);
+            assert_eq!(Action::of(kind.code(), 0, nonsense), None);
         }
         for (kind, action) in [
             (EventKind::WalletCredit, Action::Credit(9)),
             (EventKind::WalletSpend, Action::Spend(9)),
         ] {
-            assert_eq!(Action::of(&event(kind.code(), u64::MAX, 9)), Some(action));
-            assert_eq!(Action::of(&event(kind.code(), 0, 0)), None);
+            assert_eq!(Action::of(kind.code(), u64::MAX, 9), Some(action));
+            assert_eq!(Action::of(kind.code(), 0, 0), None);
         }
         for kind in [0, 7, u16::MAX] {
-            assert_eq!(Action::of(&event(kind, 0, 0)), None);
+            assert_eq!(Action::of(kind, 0, 0), None);
         }
-        let good = event(EventKind::Claim.code(), 0, 0);
-        assert!(Action::of(&good).is_some());
-        assert_eq!(Action::of(&Event { reserved: 1, ..good }), None);
-        assert_eq!(Action::of(&Event { key: [0; 16], ..good }), None);
     }
 }

@@ -9,8 +9,8 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::partition::partition_of;
 use veltrix_abi::wire::Event;
 
-use super::{DUPLICATES, Digest, Partition, PartitionImage, PartitionLimits};
-use crate::batch::{BatchView, Pool};
+use super::{DUPLICATES, Digest, Partition, PartitionImage, PartitionLimits, apply_batch};
+use crate::batch::{BatchView, OutcomeSlots, Pool};
 use crate::dedupe::{DedupeLimits, Secret};
 use crate::index::IndexLimits;
 
@@ -466,6 +466,58 @@ proptest! {
             prop_assert_eq!(one, other);
         }
         prop_assert_eq!(whole.digests(), cut.digests());
+    }
+
+    /// On one belt, with one that is elsewhere and one that is ahead, partitions
+    /// end as each does by itself.
+    #[test]
+    fn together_or_alone_partitions_end_alike(
+        history in history(),
+        cuts in proptest::collection::vec(1usize..25, 1..6),
+        elsewhere in 0..PARTITIONS,
+        ahead in 0..PARTITIONS,
+        ahead_by in 0u64..8,
+    ) {
+        let mut w = World::new(LIMITS);
+        let mut together: Vec<Option<Box<Partition>>> = (0..PARTITIONS)
+            .map(|number| {
+                let partition = || Box::new(Partition::new(number, &LIMITS, secret()).unwrap());
+                (number != elsewhere).then(partition)
+            })
+            .collect();
+        w.partitions[usize::from(ahead)].apply_other(w.epoch + ahead_by);
+        if let Some(partition) = &mut together[usize::from(ahead)] {
+            partition.apply_other(w.epoch + ahead_by);
+        }
+        for wishes in &history {
+            w.epoch += 1;
+            w.log_time_ms += 100;
+            let log_time_ns = w.log_time_ms * 1_000_000;
+            w.seal(wishes, &cuts);
+            let batch = w.pool.get(0);
+            let view = BatchView::check(batch.bytes(), PARTITIONS).unwrap();
+            let answers = |apply: &mut dyn FnMut(&OutcomeSlots)| -> Vec<u8> {
+                (0..batch.events()).for_each(|slot| batch.slots().set(slot, 0));
+                apply(batch.slots());
+                (0..batch.events()).map(|slot| batch.slots().outcome(slot)).collect()
+            };
+            let alone = answers(&mut |slots| {
+                for range in view.ranges().filter(|range| range.partition != elsewhere) {
+                    let partition = &mut w.partitions[usize::from(range.partition)];
+                    partition.apply(w.epoch, log_time_ns, &view, &range, Some(slots));
+                }
+            });
+            let on_one_belt = answers(&mut |slots| {
+                apply_batch(&mut together[..], w.epoch, log_time_ns, &view, Some(slots));
+            });
+            prop_assert_eq!(alone, on_one_belt);
+        }
+        for (alone, partition) in w.partitions.iter().zip(&together) {
+            if let Some(partition) = partition {
+                prop_assert_eq!(alone.digest(), partition.digest());
+                prop_assert_eq!(alone.epoch(), partition.epoch());
+            }
+        }
     }
 
     #[test]

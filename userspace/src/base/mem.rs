@@ -56,6 +56,8 @@ pub struct Region {
 // SAFETY: a Region owns its mapping and hands out only raw pointers; whoever
 // dereferences them answers for aliasing.
 unsafe impl Send for Region {}
+// SAFETY: as above; its methods read what never changes.
+unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps at least `bytes`, rounded up to whole huge pages.

@@ -315,7 +315,7 @@ impl<'a> BatchView<'a> {
 
     /// What it holds for each partition, ascending by partition.
     #[inline]
-    pub fn ranges(&self) -> impl Iterator<Item = Range> + use<'a> {
+    pub fn ranges(&self) -> impl Iterator<Item = Range> + Clone + use<'a> {
         let (bytes, at) = (self.bytes, self.header.ranges_offset as usize);
         let ranges = self.header.ranges as usize;
         (0..ranges).map_while(move |i| Range::read(bytes, at + i * RANGE_BYTES))
@@ -323,7 +323,7 @@ impl<'a> BatchView<'a> {
 
     /// The runs of a range, in order of arrival.
     #[inline]
-    pub fn runs(&self, range: &Range) -> impl Iterator<Item = Run<'a>> + use<'a> {
+    pub fn runs(&self, range: &Range) -> impl Iterator<Item = Run<'a>> + Clone + use<'a> {
         let view = *self;
         let order = self.header.order_offset as usize;
         (range.first..range.first.saturating_add(range.runs)).map_while(move |i| {

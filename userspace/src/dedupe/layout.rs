@@ -60,7 +60,7 @@ impl From<LimitsError> for io::Error {
 /// Bytes reserved for one partition, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DedupeBytes {
-    /// Fingerprints, outcomes and epochs; whole huge pages from 512 KiB on.
+    /// Fingerprints, outcomes and epochs; whole huge pages from 2 MiB on.
     pub keys: usize,
     /// Which generation holds which key times.
     pub slices: usize,
@@ -146,13 +146,12 @@ impl Layout {
     }
 }
 
-/// Bytes of keys from which on they get huge pages, and fill them. Just short
-/// of 2 MiB a partition, on 4 KiB pages, a fresh key took 128 ns; just above,
-/// on huge pages, 72 ns (64 partitions, a virtual machine with other work).
-const HUGE_FROM_BYTES: u64 = 512 << 10;
+/// Bytes of keys from which on they have huge pages to themselves: below, tables
+/// share them (see [`Table`](crate::base::table::Table)).
+const HUGE_FROM_BYTES: u64 = HUGE_PAGE_BYTES as u64;
 
 /// Buckets of a generation such that all of them fill whole huge pages, when
-/// they are worth one at all: the space would be reserved anyway.
+/// they have some to themselves: the space would be reserved anyway.
 const fn whole_pages(buckets: u64) -> u64 {
     const SET_BYTES: u64 = (size_of::<Bucket>() * GENERATIONS) as u64;
     if buckets * SET_BYTES < HUGE_FROM_BYTES {

@@ -175,6 +175,21 @@ impl Index {
         Some(HuntId(number as u16))
     }
 
+    /// Asks for the line that says where a hunt's key lies.
+    #[inline(always)]
+    pub fn prefetch_hunt_hash(&self, domain: u64) {
+        self.layout.hunt_hash.prefetch(&self.main, self.mix.of(0, domain));
+    }
+
+    /// Asks for the hunt's key. The hash line should have come.
+    #[inline(always)]
+    pub fn prefetch_hunt(&self, domain: u64) {
+        let words = &*self.main;
+        if let Some(number) = self.layout.hunt_hash.guess(words, self.mix.of(0, domain)) {
+            prefetch(words, self.layout.hunts_at + number as usize);
+        }
+    }
+
     /// The hunt of a domain key, made if it is not there.
     ///
     /// # Errors

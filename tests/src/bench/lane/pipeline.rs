@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use veltrix::apply::{DUPLICATES, Partition, PartitionLimits};
+use veltrix::apply::{DUPLICATES, Partition, PartitionLimits, apply_batch};
 use veltrix::batch::{BatchView, Pool};
 use veltrix::dedupe::{DedupeLimits, Secret};
 use veltrix::index::IndexLimits;
@@ -207,10 +207,8 @@ impl Pipeline {
     fn apply(&mut self, index: usize, log_time_ns: u64) {
         let batch = self.pool.get(index);
         let Some(view) = BatchView::of_checked(batch.bytes()) else { return };
-        for range in view.ranges() {
-            let partition = &mut self.partitions[usize::from(range.partition)];
-            partition.apply(self.epoch, log_time_ns, &view, &range, Some(batch.slots()));
-        }
+        let partitions = &mut self.partitions[..];
+        apply_batch(partitions, self.epoch, log_time_ns, &view, Some(batch.slots()));
     }
 
     /// One ack a datagram: nothing shared, the dearest case.

@@ -1,0 +1,333 @@
+//! The belt: events of a batch on their way to judgement, over all partitions
+//! that are here, so that memory answers for some while others are worked on.
+//!
+//! ```text
+//!   range ahead   the partition itself is asked for
+//!   8 runs ahead  the hash line of the run's hunt
+//!   4 runs ahead  the hunt
+//!   step 1        fingerprint; asks for dedupe, cell and player hash lines
+//!   step 2        reads the hash lines; asks for the records
+//!   step 3        judges, in order, one by one
+//! ```
+//!
+//! A batch of a thousand events over sixty-four partitions has a few runs for
+//! each. Taken by themselves, every partition would wait for its first lines
+//! and drain at its end; on one belt, it is the batch that does.
+
+use veltrix_abi::wire::Event;
+
+use super::partition::Partition;
+use super::rules::Action;
+use crate::base::table::prefetch_whole;
+use crate::batch::{BatchView, OutcomeSlots, Range};
+use crate::dedupe::{self, Fingerprint};
+use crate::index::{HuntId, SlotHint};
+
+/// Events that take a step together. While memory answers what one group asked
+/// for, its neighbours are worked on; and a step that does the same to many
+/// events keeps more requests under way than one that changes over with each.
+/// Groups of 8 to 40 measured alike within the noise of a shared machine; small
+/// ones keep the belt short, which every call clears.
+const GROUP: usize = 16;
+
+/// Places of the belt: a group that is judged, one between its steps 1 and 2,
+/// one that is being announced; a power of two.
+const BELT: usize = 64;
+
+const _: () = assert!(BELT.is_power_of_two() && 3 * GROUP <= BELT);
+
+/// Runs between one look at a hunt and the next.
+const RUNS_AHEAD: usize = 4;
+
+/// The entry that is applied.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub(super) epoch: u64,
+    pub(super) log_time_ns: u64,
+    pub(super) slots: Option<&'a OutcomeSlots>,
+}
+
+/// Partitions by number, as far as they are here.
+pub trait Owned {
+    /// Partition `number`.
+    fn get(&self, number: u16) -> Option<&Partition>;
+    /// Partition `number`.
+    fn get_mut(&mut self, number: u16) -> Option<&mut Partition>;
+}
+
+/// All of them, each at the place of its number.
+impl Owned for [Partition] {
+    #[inline(always)]
+    fn get(&self, number: u16) -> Option<&Partition> {
+        <[_]>::get(self, usize::from(number))
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, number: u16) -> Option<&mut Partition> {
+        <[_]>::get_mut(self, usize::from(number))
+    }
+}
+
+impl Owned for [Option<Box<Partition>>] {
+    #[inline(always)]
+    fn get(&self, number: u16) -> Option<&Partition> {
+        <[_]>::get(self, usize::from(number))?.as_deref()
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, number: u16) -> Option<&mut Partition> {
+        <[_]>::get_mut(self, usize::from(number))?.as_deref_mut()
+    }
+}
+
+/// One partition alone.
+pub(super) struct One<'a>(pub(super) &'a mut Partition);
+
+impl Owned for One<'_> {
+    #[inline(always)]
+    fn get(&self, number: u16) -> Option<&Partition> {
+        (number == self.0.number).then_some(&*self.0)
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self, number: u16) -> Option<&mut Partition> {
+        (number == self.0.number).then_some(&mut *self.0)
+    }
+}
+
+/// Applies the batch that committed as `epoch` to all of `partitions`:
+/// [`Partition::apply`] for each of its ranges whose partition is here, only
+/// faster.
+pub fn apply_batch(
+    partitions: &mut (impl Owned + ?Sized),
+    epoch: u64,
+    log_time_ns: u64,
+    view: &BatchView<'_>,
+    slots: Option<&OutcomeSlots>,
+) {
+    run(partitions, &Entry { epoch, log_time_ns, slots }, view, view.ranges());
+}
+
+/// One event on the belt.
+#[derive(Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) key: [u8; 16],
+    pub(super) fingerprint: Fingerprint,
+    pub(super) domain: u64,
+    pub(super) player: u64,
+    pub(super) cell: u64,
+    argument: u64,
+    kind: u16,
+    partition: u16,
+    is_well_formed: bool,
+    /// The hunt, where it is known. Where not, it is looked for again in its
+    /// turn, since an event before it on the belt may have made it.
+    pub(super) hunt: Option<HuntId>,
+    /// Outcome slot of the batch.
+    pub(super) slot: u32,
+    pub(super) cell_hint: SlotHint,
+    pub(super) player_hint: SlotHint,
+}
+
+/// Fills the places of the belt before the first event.
+const NO_EVENT: Pending = Pending {
+    key: [0; 16],
+    fingerprint: Fingerprint::ZERO,
+    domain: 0,
+    player: 0,
+    cell: 0,
+    argument: 0,
+    kind: 0,
+    partition: 0,
+    is_well_formed: false,
+    hunt: None,
+    slot: 0,
+    cell_hint: SlotHint::NONE,
+    player_hint: SlotHint::NONE,
+};
+
+impl Pending {
+    /// What it asks for; `None` for a malformed event.
+    #[inline(always)]
+    pub(super) fn action(&self) -> Option<Action> {
+        let Self { kind, cell, argument, .. } = *self;
+        self.is_well_formed.then(|| Action::of(kind, cell, argument))?
+    }
+}
+
+/// Takes the events of `ranges` through all steps.
+pub(super) fn run<'a, P: Owned + ?Sized>(
+    partitions: &mut P,
+    entry: &Entry<'_>,
+    view: &BatchView<'a>,
+    ranges: impl Iterator<Item = Range> + Clone,
+) {
+    let view = *view;
+    let mut next_range = ranges.clone().skip(1);
+    let runs = ranges.flat_map(move |range| {
+        let number = range.partition;
+        view.runs(&range).map(move |run| (number, run))
+    });
+    let (mut far, mut near) = (runs.clone(), runs.clone());
+    let mut far_partition = None;
+    let mut look_far = |partitions: &P| {
+        let Some((number, run)) = far.next() else { return };
+        if far_partition != Some(number) {
+            far_partition = Some(number);
+            if let Some(next) = next_range.next().and_then(|r| partitions.get(r.partition)) {
+                prefetch_whole(next);
+            }
+        }
+        if let Some(partition) = partitions.get(number) {
+            partition.index.prefetch_hunt_hash(run.domain);
+        }
+    };
+    let mut look_near = |partitions: &P| {
+        if let Some((number, run)) = near.next()
+            && let Some(partition) = partitions.get(number)
+        {
+            partition.index.prefetch_hunt(run.domain);
+        }
+    };
+    (0..2 * RUNS_AHEAD).for_each(|_| look_far(partitions));
+    (0..RUNS_AHEAD).for_each(|_| look_near(partitions));
+
+    let mut belt = Belt::new();
+    let mut begun = None;
+    let mut is_new = false;
+    for (number, run) in runs {
+        look_far(partitions);
+        look_near(partitions);
+        if begun != Some(number) {
+            begun = Some(number);
+            is_new = partitions.get_mut(number).is_some_and(|p| p.begin(entry));
+        }
+        if !is_new {
+            continue;
+        }
+        let Some(partition) = partitions.get(number) else { continue };
+        let hunt = partition.index.hunt(run.domain);
+        let mut slot = run.first_event;
+        for event in run.events {
+            let Some(partition) = partitions.get(number) else { break };
+            let place = belt.announced % BELT;
+            belt.places[place] = announce(partition, &event, run.domain, hunt, slot);
+            slot = slot.wrapping_add(1);
+            belt.announced += 1;
+            if belt.announced == belt.located + 2 * GROUP {
+                belt.move_on(partitions, entry);
+            }
+        }
+    }
+    belt.drain(partitions, entry);
+}
+
+/// Events that have taken step 1, step 2, step 3, and the places of those that
+/// are not through.
+struct Belt {
+    announced: usize,
+    located: usize,
+    judged: usize,
+    places: [Pending; BELT],
+}
+
+impl Belt {
+    fn new() -> Self {
+        Self { announced: 0, located: 0, judged: 0, places: [NO_EVENT; BELT] }
+    }
+
+    /// One group takes step 2, the one before it step 3.
+    #[inline(always)]
+    fn move_on<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>) {
+        let group_end = self.announced.min(self.located + GROUP);
+        self.locate(partitions, group_end);
+        self.judge(partitions, entry, self.located);
+        self.located = group_end;
+    }
+
+    fn drain<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>) {
+        while self.located < self.announced {
+            self.move_on(partitions, entry);
+        }
+        self.judge(partitions, entry, self.located);
+    }
+
+    /// Step 2 for the events up to `end`: the hash lines have come and say where
+    /// the records lie.
+    #[inline(never)]
+    fn locate<P: Owned + ?Sized>(&mut self, partitions: &P, end: usize) {
+        for event in self.located..end {
+            let pending = &mut self.places[event % BELT];
+            if let Some(hunt) = pending.hunt
+                && let Some(partition) = partitions.get(pending.partition)
+            {
+                pending.cell_hint = partition.index.locate_cell(hunt, pending.cell);
+                pending.player_hint = partition.index.locate_player(hunt, pending.player);
+            }
+        }
+    }
+
+    /// Step 3 for the events up to `end`.
+    #[inline(never)]
+    fn judge<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>, end: usize) {
+        while self.judged < end {
+            let number = self.places[self.judged % BELT].partition;
+            let Some(partition) = partitions.get_mut(number) else { return };
+            let now = partition.now(entry);
+            while self.judged < end {
+                let pending = &self.places[self.judged % BELT];
+                if pending.partition != number {
+                    break;
+                }
+                partition.judge(&now, pending);
+                self.judged += 1;
+            }
+        }
+    }
+}
+
+/// Step 1: what can be known of an event without waiting for memory.
+#[inline(always)]
+fn announce(
+    partition: &Partition,
+    event: &Event<'_>,
+    domain: u64,
+    hunt: Option<HuntId>,
+    slot: u32,
+) -> Pending {
+    let fingerprint = dedupe::fingerprint(&partition.secret, event.player, &event.key);
+    partition.dedupe.prefetch(fingerprint, dedupe::key_ms(&event.key));
+    if let Some(hunt) = hunt {
+        partition.index.prefetch_cell_hash(hunt, event.subject);
+        partition.index.prefetch_player_hash(hunt, event.player);
+    }
+    Pending {
+        key: event.key,
+        fingerprint,
+        domain,
+        player: event.player,
+        cell: event.subject,
+        argument: event.argument,
+        kind: event.kind,
+        partition: partition.number,
+        is_well_formed: event.is_well_formed(),
+        hunt,
+        slot,
+        cell_hint: SlotHint::NONE,
+        player_hint: SlotHint::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veltrix_abi::kinds::EventKind;
+
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_not_well_formed_asks_for_nothing() {
+        let claim = Pending { kind: EventKind::Claim.code(), is_well_formed: true, ..NO_EVENT };
+        assert_eq!(claim.action(), Some(Action::Claim));
+        assert_eq!(Pending { is_well_formed: false, ..claim }.action(), None);
+    }
+}
