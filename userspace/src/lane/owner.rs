@@ -17,7 +17,7 @@ use rtrb::{Consumer, Producer};
 
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::stages::StageTimes;
-use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage};
+use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, apply_batch};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
 use crate::batch::{BatchView, Payload};
@@ -157,14 +157,8 @@ impl Owner {
         if let Some(batch) = batch {
             let slots = batch.slots();
             if let Some(view) = BatchView::of_checked(batch.as_slice()) {
-                for range in view.ranges() {
-                    if let Some(Some(partition)) =
-                        self.partitions.get_mut(usize::from(range.partition))
-                    {
-                        partition.apply(epoch, log_time_ns, &view, &range, slots);
-                    }
-                }
-                self.done(epoch, &batch, view.header().lane);
+                apply_batch(&mut self.partitions[..], epoch, log_time_ns, &view, slots);
+                self.done(&batch, view.header().lane);
             }
         }
         self.epoch = epoch;
@@ -172,10 +166,9 @@ impl Owner {
     }
 
     /// Our slots are filled; the last owner tells the lane that waits.
-    fn done(&self, epoch: u64, batch: &Payload, lane: u32) {
+    fn done(&self, batch: &Payload, lane: u32) {
         let Some(slots) = batch.slots() else { return };
         slots.stamp(Stamp::Applied, monotonic_ns());
-        self.link.set_applied_epoch(epoch);
         if slots.owner_done()
             && let Some(sealer) = self.lanes.get(lane as usize)
         {
@@ -194,13 +187,15 @@ impl Owner {
             let digest = partition.digest();
             self.report(LaneReport::Digest { partition: number as u16, epoch: boundary, digest });
         }
-        self.link.control.wake();
     }
 
+    /// Says something to the control core, which may have nothing else to wake
+    /// up for.
     fn report(&mut self, report: LaneReport) {
         if self.reports.push(report).is_err() {
             self.link.reports_lost.fetch_add(1, Relaxed);
         }
+        self.link.control.wake();
     }
 
     /// Exchanges histograms with the control core when it asks.
