@@ -74,6 +74,9 @@ impl Snapshot<FileSource> {
     /// See [`SnapshotError`].
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let file = File::open(path).map_err(SnapshotError::io(path, "cannot be opened"))?;
+        // While it is held, the file is not written over by a later snapshot.
+        file.try_lock_shared()
+            .map_err(|e| SnapshotError::io(path, "is being replaced by a newer one")(e.into()))?;
         let meta = file.metadata().map_err(SnapshotError::io(path, "cannot be examined"))?;
         Self::of(path, FileSource { file, bytes: meta.len() })
     }

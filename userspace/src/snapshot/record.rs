@@ -2,9 +2,9 @@
 //! last of a round has come the file gets its name.
 //!
 //! ```text
-//!  begin -> snapshot.partial -> add, add ... -> finish: flush file, rename, flush directory, remove the oldest
+//!  begin -> snapshot.partial -> add, add ... -> finish: flush file, rename, flush directory, retire the oldest
 //!               |
-//!               +-- any error, abandon: removed; what was there before stays
+//!               +-- any error, abandon: taken back; what was there before stays
 //! ```
 //!
 //! Only the rename makes a snapshot, and only a file that is durable as a whole
@@ -89,10 +89,13 @@ impl<D: SnapshotDir> Recorder<D> {
     ) -> Result<Self, SnapshotError> {
         let mut kept = names::epochs(&dir).map_err(SnapshotError::io(path, "cannot be listed"))?;
         kept.retain(|epoch| !refused.contains(&path.join(names::of(*epoch))));
-        remove(&dir, names::PARTIAL)
+        if_there(dir.remove(names::PARTIAL))
             .map_err(SnapshotError::io(path, "snapshot.partial cannot be removed"))?;
         let path = path.to_owned();
-        Ok(Self { dir, path, identity, bytes_per_s, kept, open: None })
+        let mut recorder = Self { dir, path, identity, bytes_per_s, kept, open: None };
+        // A crash may have left one too many.
+        recorder.remove_old()?;
+        Ok(recorder)
     }
 
     /// Epochs of the complete snapshots that are kept, ascending.
@@ -200,7 +203,7 @@ impl<D: SnapshotDir> Recorder<D> {
         let superfluous = self.kept.len().saturating_sub(KEPT);
         for epoch in self.kept.drain(..superfluous) {
             let name = names::of(epoch);
-            remove(&self.dir, &name)
+            if_there(self.dir.retire(&name))
                 .map_err(SnapshotError::io(&self.path.join(name), "cannot be removed"))?;
         }
         Ok(())
@@ -210,20 +213,21 @@ impl<D: SnapshotDir> Recorder<D> {
     pub fn abandon(&mut self) {
         if self.open.take().is_some() {
             // What stays is removed at the next start or written over.
-            let _ = remove(&self.dir, names::PARTIAL);
+            let _ = self.dir.retire(names::PARTIAL);
         }
     }
 
     /// The error, after everything that was begun has been taken back.
     pub(super) fn failed(&mut self, doing: &'static str, source: io::Error) -> SnapshotError {
         self.open = None;
-        let _ = remove(&self.dir, names::PARTIAL);
+        // Not kept: the disk may be full.
+        let _ = self.dir.remove(names::PARTIAL);
         SnapshotError::Io { file: self.path.join(names::PARTIAL), doing, source }
     }
 }
 
-fn remove(dir: &impl SnapshotDir, name: &str) -> io::Result<()> {
-    match dir.remove(name) {
+fn if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

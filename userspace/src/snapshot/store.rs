@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 #[cfg(doc)]
@@ -32,7 +32,8 @@ pub trait SnapshotDir {
     /// The file it makes.
     type File: SnapshotFile;
 
-    /// Makes an empty file, or empties the one of that name.
+    /// Makes a file in place of any of that name. It may hold old bytes until
+    /// it is finished.
     ///
     /// # Errors
     ///
@@ -52,6 +53,16 @@ pub trait SnapshotDir {
     ///
     /// The system's.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Takes a file away whose bytes nobody wants; it may be kept under another
+    /// name.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    fn retire(&self, name: &str) -> io::Result<()> {
+        self.remove(name)
+    }
 
     /// Makes names durable.
     ///
@@ -98,6 +109,21 @@ impl RealDir {
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
+
+    /// Whether there is a spare that may be written over. One that somebody
+    /// still reads, or keeps under a name of their own, is left to them.
+    fn has_usable_spare(&self) -> io::Result<bool> {
+        let path = self.path.join(SPARE);
+        let spare = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        if spare.metadata()?.nlink() == 1 && spare.try_lock().is_ok() {
+            return Ok(true);
+        }
+        fs::remove_file(path)?;
+        Ok(false)
+    }
 }
 
 impl SnapshotDir for RealDir {
@@ -105,8 +131,14 @@ impl SnapshotDir for RealDir {
 
     fn create(&self, name: &str) -> io::Result<RealFile> {
         let path = self.path.join(name);
+        if self.has_usable_spare()? {
+            fs::rename(self.path.join(SPARE), &path)?;
+            // Before the first byte is written over: no crash may give the file
+            // its old name back.
+            self.sync()?;
+        }
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create(true).truncate(false).mode(0o600);
         let direct = options.clone().custom_flags(libc::O_DIRECT).open(&path);
         let (file, buffered) = match direct {
             // tmpfs and some overlays have no unbuffered writes.
@@ -124,6 +156,12 @@ impl SnapshotDir for RealDir {
         fs::remove_file(self.path.join(name))
     }
 
+    /// Keeps the file for the next that is made: see [`SPARE`].
+    fn retire(&self, name: &str) -> io::Result<()> {
+        let (path, spare) = (self.path.join(name), self.path.join(SPARE));
+        if spare.exists() { fs::remove_file(path) } else { fs::rename(path, spare) }
+    }
+
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
@@ -137,6 +175,15 @@ impl SnapshotDir for RealDir {
         Ok(names)
     }
 }
+
+/// A snapshot that is no more, kept to be written over. Neither its blocks are
+/// given back nor new ones taken, so the file system's journal stays out of the
+/// way of the log: with ext4 that discards what it frees, the unlink of 190 MB
+/// held up every write of the log for 250 ms.
+const SPARE: &str = "snapshot.spare";
+
+/// Bytes given back at a time when the new snapshot is shorter than the file.
+const SHRINK_STEP_BYTES: u64 = 1 << 20;
 
 /// A file of the system: past the page cache where that can be had, so that a
 /// gigabyte of snapshot neither evicts nor delays anything.
@@ -170,6 +217,12 @@ impl SnapshotFile for RealFile {
     }
 
     fn finish(&mut self, bytes: u64) -> io::Result<()> {
+        let mut len = self.file.metadata()?.len();
+        while len > bytes.saturating_add(SHRINK_STEP_BYTES) {
+            len -= SHRINK_STEP_BYTES;
+            self.file.set_len(len)?;
+            self.file.sync_data()?;
+        }
         self.file.set_len(bytes)?;
         self.file.sync_all()
     }

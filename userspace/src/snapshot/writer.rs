@@ -30,8 +30,9 @@ use super::error::SnapshotError;
 use super::record::{Anchor, Identity, Recorder, Written};
 use super::sections::Image;
 use super::store::RealDir;
-use crate::base::poll;
 use crate::base::waker::Waker;
+use crate::base::{cpu, poll};
+use crate::log::superblock::random_u64;
 
 /// How long the thread sleeps when nothing wakes it.
 const SLEEP: Duration = Duration::from_secs(1);
@@ -227,7 +228,11 @@ impl SnapshotWriter {
         };
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                // A higher level is never refused.
+                let _ = cpu::set_nice(cpu::NICE_LAST);
+                worker.run();
+            })
             .map_err(SnapshotError::io(path, "no thread can be had"))?;
         let writer = Self { commands, waker, status, stopping, rounds: 0, thread: Some(thread) };
         Ok((writer, ends))
@@ -355,7 +360,11 @@ impl<I: Image> Worker<I> {
             self.give_up("another one was begun");
         }
         self.round = Some(Round { number, since: Instant::now(), busy: Duration::ZERO });
-        if let Err(e) = self.recorder.begin(file_id(), created_ns) {
+        let begun = match random_u64() {
+            Ok(file_id) => self.recorder.begin(file_id, created_ns),
+            Err(e) => Err(self.recorder.failed("no random number can be had", e)),
+        };
+        if let Err(e) = begun {
             self.end(Done::Failed(e));
         }
     }
@@ -429,10 +438,4 @@ impl<I: Image> Worker<I> {
         }
         (self.on_done)(&done);
     }
-}
-
-/// A number that no other file has: time and process are in it.
-fn file_id() -> u64 {
-    let uuid = uuid::Uuid::now_v7().as_u128();
-    (uuid >> 64) as u64 ^ uuid as u64
 }

@@ -3,6 +3,7 @@
 
 mod crashes;
 mod damage;
+mod files;
 mod restoring;
 mod thread;
 
