@@ -136,6 +136,9 @@ impl Swarm {
         let feed = Feed::new(lab)?;
         lab.on(Side::Client, || {
             ensure!(cpu::pin_to(spec.core), "swarm: core {} cannot be had", spec.core);
+            // Players have machines of their own: here they share a core with
+            // threads of the node that have this precedence.
+            ensure!(cpu::set_nice(cpu::NICE_FIRST), "swarm: nice level {}", cpu::NICE_FIRST);
             let mut swarm = Self::here(spec, feed)?;
             f(&mut swarm)
         })

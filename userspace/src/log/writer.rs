@@ -33,6 +33,7 @@ use super::record::RECORD_BYTES_MAX;
 use super::wal::{Staged, Wal, WalError, WalState};
 use super::{Body, LogEntry, LogId, Vote, WalReader};
 use crate::base::clock::monotonic_ns;
+use crate::base::cpu;
 use crate::batch::Payload;
 use crate::batch::pool::Stamp;
 
@@ -210,6 +211,9 @@ impl WalWriter {
             if let Some(core) = options.core {
                 core_affinity::set_for_current(core_affinity::CoreId { id: core });
             }
+            // Refused without CAP_SYS_NICE; `veltrix run` says so for the
+            // control core, which asks for the same.
+            let _ = cpu::set_nice(cpu::NICE_FIRST);
             writer.run(on_fatal);
         })?;
         Ok(Self { handle: WalHandle { jobs, shared }, thread: Some(thread) })

@@ -26,6 +26,7 @@ use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
 use crate::apply::OUTCOME_SLOTS;
 use crate::base::clock::monotonic_ns;
+use crate::base::cpu;
 use crate::base::waker::Waker;
 use crate::batch::format::BATCH_BYTES_MAX;
 use crate::batch::{BatchBuf, Payload};
@@ -81,6 +82,7 @@ pub struct Live {
     /// flight.
     room_bytes_min: u64,
     is_replayed: Cell<bool>,
+    refusal_said: Cell<bool>,
     /// By lane: events judged, by outcome code.
     pub(super) judged: RefCell<Vec<[u64; OUTCOME_SLOTS]>>,
     /// Last index that the log need not keep; 0 for none.
@@ -198,6 +200,7 @@ impl Live {
             // A small log need not be empty for that.
             room_bytes_min: (in_flight * BATCH_BYTES_MAX as u64).min(superblock.wal_bytes() / 4),
             is_replayed: Cell::new(false),
+            refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
             purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
@@ -286,6 +289,12 @@ impl Live {
             reason = "unsound only for types that may exchange their descriptor; an OwnedFd never does"
         )]
         let event = AsyncFd::new(self.waker.fd().try_clone_to_owned()?)?;
+        if !cpu::set_nice(cpu::NICE_FIRST) {
+            self.log.info(&format!(
+                "the kernel refused nice level {} (CAP_SYS_NICE): where other work shares the cores of control and log, answers wait for its time slices",
+                cpu::NICE_FIRST
+            ));
+        }
         loop {
             while self.hear() {
                 tokio::task::yield_now().await;
@@ -329,7 +338,10 @@ impl Live {
             while let Ok(batch) = submissions.pop() {
                 any = true;
                 if let Err(refused) = self.raft.propose(Body::Batch(Payload::Pooled(batch))) {
-                    self.log.warn(&format!("a batch was not taken: {refused}"));
+                    // Once a second: a log without room refuses a thousand.
+                    if !self.refusal_said.replace(true) {
+                        self.log.warn(&format!("batches are not taken: {refused}"));
+                    }
                     self.lanes.iter().for_each(|lane| {
                         lane.waker.wake();
                     });
@@ -414,6 +426,7 @@ impl Live {
 
     /// Once a second: histograms.
     pub fn next_second(&self) {
+        self.refusal_said.set(false);
         let mut times = self.times.borrow_mut();
         times.next_second();
         times.add_flushes(self.wal.take_flush_ns());
