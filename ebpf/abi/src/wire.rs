@@ -452,16 +452,8 @@ impl<'a> Events<'a> {
     }
 
     /// Checks that `count` events fill `body` exactly, and shows each to `visit`.
-    ///
-    /// # Errors
-    ///
-    /// [`Exit::Malformed`].
     #[inline]
-    pub fn check(
-        body: &'a [u8],
-        count: u16,
-        mut visit: impl FnMut(&Event<'a>),
-    ) -> Result<Self, Exit> {
+    fn check(body: &'a [u8], count: u16, mut visit: impl FnMut(&Event<'a>)) -> Result<Self, Exit> {
         let mut rest = body;
         for _ in 0..count {
             let event;

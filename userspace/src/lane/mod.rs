@@ -166,11 +166,11 @@ impl<P: Port> LogHalf<P> {
         self.facts.ready.load(Relaxed) && self.ingest.keeps_up(self.received_ns)
     }
 
-    /// A turn has taken frames, or found none.
+    /// A turn has taken so many frames.
     #[inline]
     fn begin_turn(&mut self, taken: usize) {
         let now_ns = monotonic_ns();
-        if taken > 0 && self.looked_ns > 0 {
+        if self.looked_ns > 0 {
             self.times.record(Stage::Rx, now_ns - self.looked_ns, taken as u64);
         }
         self.looked_ns = now_ns;
@@ -386,6 +386,8 @@ impl<P: Port> Lane<P> {
         let now_ns = monotonic_ns();
         if taken > 0 {
             log.times.record(Stage::Decoded, now_ns - log.received_ns, taken as u64);
+        } else {
+            log.looked_ns = now_ns;
         }
         log.ingest.end_of_turn(taken < self.batch, now_ns);
         let applied = log.owner.turn();

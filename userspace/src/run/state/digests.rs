@@ -11,6 +11,9 @@ use crate::apply::Digest;
 /// Boundaries kept: enough for lanes that are a few thousand epochs apart.
 const KEPT: usize = 16;
 
+/// Differences kept: the first ones tell, and each later boundary repeats them.
+const DIFFERENCES_MAX: usize = 16;
+
 /// One boundary.
 #[derive(Debug, Default)]
 struct Boundary {
@@ -71,7 +74,9 @@ impl Digests {
         }
         boundary.compared = true;
         for (partition, digest) in &boundary.computed {
-            if recorded.get(usize::from(*partition)) != Some(digest) {
+            if recorded.get(usize::from(*partition)) != Some(digest)
+                && self.differences.len() < DIFFERENCES_MAX
+            {
                 self.differences.push((epoch, *partition));
             }
         }

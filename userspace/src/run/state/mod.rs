@@ -31,7 +31,7 @@ use crate::base::waker::Waker;
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
 use crate::lane::{LogHalfSpec, bytes_of_batch};
-use crate::log::superblock::DataDir;
+use crate::log::superblock::{DataDir, random_u64};
 use crate::log::wal::Wal;
 use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
 
@@ -102,7 +102,7 @@ impl Prepared {
         let waker = Arc::new(Waker::new().map_err(failed)?);
         let facts = Arc::new(LogFacts::default());
         facts.cluster_id.store(superblock.cluster_id, Relaxed);
-        let life = life();
+        let life = random_u64().map_err(failed)?;
 
         let mut images = Vec::new();
         for _ in 0..spec.lanes {
@@ -180,10 +180,4 @@ impl Prepared {
         };
         Ok((specs, parts))
     }
-}
-
-/// A number that names this process among all that ever used the directory.
-fn life() -> u64 {
-    let uuid = uuid::Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext)).as_u128();
-    (uuid >> 64) as u64 ^ uuid as u64
 }
