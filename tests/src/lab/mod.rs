@@ -43,8 +43,8 @@ pub use generator::{
     Bound, Generator, GeneratorSpec, Pacing, Running, Sent, TEMPLATE_BYTES_MAX, TemplateSent, Vary,
 };
 pub use layout::SinkCounts;
-pub use namespace::LabChild;
 use namespace::Namespace;
+pub use namespace::{LabChild, die_with_parent};
 pub use object::{OBJECT_ENV, Received, Receiver, ReceiverKind};
 pub use sink::{Sink, SinkReading};
 

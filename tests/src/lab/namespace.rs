@@ -137,23 +137,7 @@ impl Namespace {
 
     /// Starts a child inside, from the holder.
     pub(super) fn spawn(&self, mut command: Command) -> io::Result<LabChild> {
-        let parent = std::process::id();
-        let die_with_parent = move || {
-            // SAFETY: prctl with plain numbers.
-            check(unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0)
-            })?;
-            // SAFETY: no arguments; async-signal-safe.
-            let now = unsafe { libc::getppid() };
-            if now.cast_unsigned() != parent {
-                // It died before the signal was arranged.
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            Ok(())
-        };
-        // SAFETY: the closure makes two async-signal-safe system calls and
-        // neither allocates nor locks.
-        unsafe { command.pre_exec(die_with_parent) };
+        die_with_parent(&mut command);
         let (answer, child) = mpsc::channel();
         let job: Job = Box::new(move || {
             let spawned = command.spawn().map(LabChild);
@@ -165,6 +149,28 @@ impl Namespace {
         drop(jobs);
         child.recv().map_err(|_| gone())?
     }
+}
+
+/// Has the kernel end the command's process when the thread that starts it ends,
+/// however that comes about.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let arrange = move || {
+        // SAFETY: prctl with plain numbers.
+        check(unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0)
+        })?;
+        // SAFETY: no arguments; async-signal-safe.
+        let now = unsafe { libc::getppid() };
+        if now.cast_unsigned() != parent {
+            // It died before the signal was arranged.
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes two async-signal-safe system calls and neither
+    // allocates nor locks.
+    unsafe { command.pre_exec(arrange) };
 }
 
 /// Makes the namespaces of the calling thread and opens what keeps them.

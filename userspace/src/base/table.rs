@@ -138,36 +138,33 @@ impl<T: FromZeros + Copy> DerefMut for Table<T> {
 /// nothing.
 #[inline(always)]
 pub fn prefetch<T>(records: &[T], index: usize) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(record) = records.get(index) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching an address of a live record has no effect but on
-        // the cache.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(record).cast()) };
+        prefetch_line(std::ptr::from_ref(record).cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (records, index);
 }
 
 /// Asks for every cache line of `record`.
 #[inline(always)]
 pub fn prefetch_whole<T>(record: &T) {
     const LINE_BYTES: usize = 64;
-    #[cfg(target_arch = "x86_64")]
+    let start: *const i8 = std::ptr::from_ref(record).cast();
     for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: as in `prefetch`; the address lies within the record.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(record).byte_add(offset).cast()) };
+        prefetch_line(start.wrapping_add(offset));
     }
     // Where it begins within a line, it ends in one more.
+    prefetch_line(start.wrapping_add(size_of::<T>().saturating_sub(1)));
+}
+
+#[inline(always)]
+fn prefetch_line(address: *const i8) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(last) = size_of::<T>().checked_sub(1) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(record).byte_add(last).cast()) };
+        // SAFETY: a hint: it has no effect but on the cache, at any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = record;
+    let _ = address;
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use veltrix::admin::protocol::{Reply, Request};
 
 use super::directory::Made;
 use crate::bench::service::{TempDir, binary};
+use crate::lab::die_with_parent;
 
 /// Longest wait for the status to say ready once the server serves.
 const READY_MAX: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ pub fn start(made: &Made, lanes: usize) -> Result<Started> {
     command.arg("run").arg("--data").arg(&made.data).arg("--control-socket").arg(&socket);
     command.args(["--listen", "127.0.0.1:0"]).env("VELTRIX_LANES_COUNT", lanes.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    die_with_parent(&mut command);
     let since = Instant::now();
     let mut server = Killed(command.spawn().context("`veltrix run` cannot be started")?);
     let stderr = server.0.stderr.take().context("its standard error")?;
