@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use veltrix_abi::Outcome;
 use veltrix_abi::outcomes::DUPLICATE_BIT;
+use veltrix_abi::partition::PARTITIONS_DEFAULT;
 use veltrix_abi::wire::Mode;
 use veltrix_client::codec::Random;
 
-use crate::bench::ingest::node::{Sizes, format};
+use crate::bench::ingest::node::{Sizes, format, hunts_in_fullest};
 use crate::bench::rig::PORT;
 use crate::bench::service::{Provider, TempDir, binary, run_command};
 use crate::lab::{Lab, LabSpec};
@@ -128,7 +129,8 @@ pub fn run(spec: &Spec, say: &(dyn Fn(&str) + Sync)) -> Result<Verdict> {
     let dir = TempDir::new()?;
     let data = dir.0.join("data");
     let segments = (u64::from(spec.kills) * LOG_BYTES_PER_KILL).div_ceil(SEGMENT_BYTES).max(16);
-    let sizes = Sizes { segment_bytes: SEGMENT_BYTES, segments, dedupe_keys_max: 4_000_000 };
+    let sizes =
+        Sizes { segment_bytes: SEGMENT_BYTES, segments, dedupe_keys_max: keys_max(spec.kills) };
     format(&data, &WORLD, &sizes)?;
     let mut verdict = Verdict::default();
     let mut lives = Lives { lab: &lab, data: &data, random: Random::new(spec.seed), spec, say };
@@ -151,6 +153,16 @@ pub fn run(spec: &Spec, say: &(dyn Fn(&str) + Sync)) -> Result<Verdict> {
     faults.truncate(10);
     verdict.faults = faults;
     Ok(verdict)
+}
+
+/// Keys that a node must remember to answer every one of a run again in its end:
+/// each partition has room for what the one with the most hunts is sent when all
+/// lives are the longest. With less, the horizon refuses the oldest as too old.
+fn keys_max(kills: u32) -> u64 {
+    let life_s = Duration::from_millis(LIFE_MS.1).saturating_add(AFTER_KILL).as_secs_f64();
+    let played = f64::from(kills) * life_s * DATAGRAMS_PER_S * EVENTS_MAX as f64;
+    let of_hunt = played / f64::from(WORLD.hunts) + f64::from(WORLD.cells);
+    (of_hunt.ceil() as u64) * hunts_in_fullest(&WORLD) * u64::from(PARTITIONS_DEFAULT)
 }
 
 fn swarm_spec() -> SwarmSpec {

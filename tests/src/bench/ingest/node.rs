@@ -33,7 +33,8 @@ impl Sizes {
 }
 
 /// Most hunts of `world` that share a partition.
-fn hunts_in_fullest(world: &World) -> u64 {
+#[must_use]
+pub fn hunts_in_fullest(world: &World) -> u64 {
     let mut hunts = vec![0; usize::from(PARTITIONS_DEFAULT)];
     for hunt in 0..world.hunts {
         hunts[usize::from(partition_of(world.domain(hunt), PARTITIONS_DEFAULT))] += 1;
