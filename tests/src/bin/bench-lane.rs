@@ -100,6 +100,10 @@ fn print(part: &Part, measured: &Measured) {
     for (key, ns, meaning) in stages(measured) {
         println!("  {key:<18} {ns:>12.1} ns an event    {meaning}");
     }
+    println!(
+        "  {:<18} {:>12.1} ns a cache line  at random in as many bytes, 16 under way: an event touches 6 to 7",
+        "line_ns", measured.line_ns
+    );
     let (fastest, slowest) = measured.range_ns;
     println!("  rounds from {fastest:.1} to {slowest:.1} ns an event");
     let all = measured.outcomes.iter().map(|o| o.1).sum::<u64>() as f64;
@@ -118,6 +122,7 @@ fn details(measured: &Measured) -> Value {
     for (key, ns, _) in stages(measured) {
         details.insert(key.to_owned(), json!((ns * 10.0).round() / 10.0));
     }
+    details.insert("line_ns".to_owned(), json!((measured.line_ns * 10.0).round() / 10.0));
     for (key, value) in [
         ("cells", measured.cells),
         ("players", measured.players),

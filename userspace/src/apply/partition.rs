@@ -94,7 +94,8 @@ impl Partition {
         })
     }
 
-    /// Bytes that [`Self::new`] will reserve, by part.
+    /// Bytes that [`Self::new`] will reserve, by part; what lies unused between
+    /// tables that share a region (see [`crate::base::table`]) comes on top.
     #[must_use]
     pub fn bytes_of(limits: &PartitionLimits) -> PartitionBytes {
         PartitionBytes {

@@ -41,7 +41,8 @@ pub const NICE_LAST: i32 = 10;
 
 /// Time slice asked for, ns: the least that kernels from 6.12 on give. Who has a
 /// short one may begin as soon as it wakes, and is soon off the core where others
-/// wake; before 6.12 the number means nothing (sched(7), `sched_runtime`).
+/// wake; before 6.12 the number means nothing (kernel change "sched/eevdf: Use
+/// sched_attr::sched_runtime to set request/slice suggestion").
 const SLICE_NS: u64 = 100_000;
 
 /// Sets the nice level of the calling thread, and of threads it starts from now

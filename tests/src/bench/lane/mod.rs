@@ -6,6 +6,7 @@
 //!   traffic    datagrams of a seeded world, made in rounds, never timed
 //!   pipeline   the stages, timed a batch at a time
 //!   check      every outcome and the end state, against the reference model
+//!   memory     what a cache line at random costs on this machine, beside it
 //! ```
 //!
 //! Each measurement first makes the world through the same pipeline, then fills
@@ -13,6 +14,7 @@
 //! traffic with distinct keys on randomly drawn cells and players.
 
 pub mod check;
+pub mod memory;
 pub mod pipeline;
 pub mod traffic;
 
@@ -59,6 +61,8 @@ pub struct Measured {
     pub decode_ns: u64,
     /// Fastest and slowest round, ns an event.
     pub range_ns: (f64, f64),
+    /// A cache line at random in as many bytes, with 16 under way, ns.
+    pub line_ns: f64,
     /// Outcomes of everything that was timed.
     pub outcomes: Vec<(&'static str, u64)>,
     /// Events that the model judged too, and hunts whose end state was compared.
@@ -145,6 +149,8 @@ pub fn measure(
     ensure!(cells == scale.cells(), "{cells} cells of {}", scale.cells());
     ensure!(players == scale.players(), "{players} players of {}", scale.players());
 
+    let bytes = sum(&|p| veltrix::apply::Partition::bytes_of(p.limits()).total());
+    let line_ns = memory::line_ns(bytes)?;
     let of_event = |t: &Times| t.total_ns() as f64 / t.events as f64;
     times.sort_by(|a, b| of_event(&a.0).total_cmp(&of_event(&b.0)));
     let (median, decode_ns) = times[times.len() / 2];
@@ -152,10 +158,11 @@ pub fn measure(
         cells,
         players,
         keys: sum(&|p| p.dedupe().keys_len()),
-        bytes: sum(&|p| veltrix::apply::Partition::bytes_of(p.limits()).total()),
+        bytes,
         median,
         decode_ns,
         range_ns: (of_event(&times[0].0), of_event(&times[times.len() - 1].0)),
+        line_ns,
         outcomes,
         checked_events: check.events,
         checked_hunts: check.hunts(),
