@@ -465,10 +465,10 @@ fn agree_on_port(resolved: &mut Resolved, problems: &mut Vec<String>) {
 fn remarks(resolved: &Resolved) -> Vec<String> {
     let mut remarks = Vec::new();
     let config = &resolved.config;
-    if config.server.nic.is_some() && resolved.is_set("server.listen") {
+    let listen = resolved.source("server.listen");
+    if config.server.nic.is_some() && !matches!(listen, Source::Default | Source::Follows(_)) {
         remarks.push(format!(
-            "server.listen ({}) is for UDP sockets; with server.nic the service is on that interface, port {}",
-            resolved.source("server.listen"),
+            "server.listen ({listen}) is for UDP sockets; with server.nic the service is on that interface, port {}",
             config.server.port
         ));
     }

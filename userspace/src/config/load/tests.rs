@@ -204,6 +204,8 @@ fn the_port_follows_the_address_on_sockets_only() {
     let nic = load("[server]\nnic = \"eth9\"\nlisten = \"0.0.0.0:0\"\n").unwrap();
     assert_eq!(nic.config.server.port, 4747);
     assert_eq!(nic.remarks.len(), 1);
+    let by_port = load("[server]\nnic = \"eth9\"\nport = 5000\n").unwrap();
+    assert!(by_port.remarks.is_empty(), "nobody asked for an address: {:?}", by_port.remarks);
 }
 
 #[test]
