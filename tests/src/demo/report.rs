@@ -15,7 +15,7 @@ use veltrix::config::value::{show_bytes, show_count};
 use super::check::{LogVerdict, StateVerdict};
 use super::crowd::Totals;
 use super::hunters::{CLIENTS, Catch, HUNTERS};
-use super::sums::{Outside, Sum, fallback_frames, kernel_losses, sums};
+use super::sums::{Outside, Sum, fallback_frames, kernel_losses, lost_answers, sums};
 use super::world::World;
 
 /// How the kill went.
@@ -130,6 +130,7 @@ impl Findings {
             (self.state.differences, "players and hotspots differ from what clients were told"),
             (self.events_lost(), "events never got an answer"),
             (self.unaccounted_frames(), "frames are not accounted for"),
+            (lost_answers(&self.status), "datagrams were taken and then given up by the server"),
             (fallback, "frames fell back to the kernel socket"),
         ];
         let mut faults: Vec<_> = counts
@@ -325,12 +326,12 @@ impl Findings {
         let (off, frames) = self.first_life;
         let _ = writeln!(
             out,
-            "  {:<8}first life: all of {} frames up to the last quiet moment; second life:",
+            "  {:<8} first life: all of {} frames up to the last quiet moment; second life:",
             mark(off),
             show_count(frames)
         );
         for sum in self.sums() {
-            let _ = writeln!(out, "  {:<8}{}", mark(sum.off), sum.text);
+            let _ = writeln!(out, "  {:<8} {}", mark(sum.off), sum.text);
         }
         for lost in kernel_losses(&Status::default(), &self.status) {
             let _ = writeln!(out, "  lost, counted and tried again: {lost}");

@@ -41,7 +41,7 @@ const SERVERS_PER_S: f64 = 16_000.0;
 /// Bytes of a segment of the log, and how many: small, so that the disk need
 /// not be large and a snapshot frees room while one watches.
 const SEGMENT_BYTES: u64 = 16 << 20;
-const SEGMENTS: u64 = 16;
+const SEGMENTS: u64 = 32;
 
 /// Room for keys over what is expected.
 const KEYS_SPARE: f64 = 1.5;
@@ -382,6 +382,9 @@ impl Story<'_, '_> {
         })?;
         self.until("the last answers", server, |shared| shared.unanswered() == 0)?;
         let status = server.status_when_quiet()?;
+        for line in server.words().lines().filter(|line| line.contains(": warning: ")) {
+            eprintln!("demo:   | {line}");
+        }
         let datagrams = self.client_datagrams() - second.datagrams + catch.datagrams_sent;
         let outside = place.outside(&second.before, datagrams)?;
         Ok((catch, status, outside))

@@ -60,6 +60,13 @@ pub fn fallback_frames(status: &Status) -> u64 {
     sums.fallback_expected.max(sums.fallback_received + sums.fallback_dropped)
 }
 
+/// Datagrams whose events joined a batch that the log did not take. Their clients
+/// ask again and nothing is wrong with it, but it should not happen.
+#[must_use]
+pub fn lost_answers(status: &Status) -> u64 {
+    all_lanes(status).map(|lane| lane.acks.lost).sum()
+}
+
 /// What the kernel's counters say was lost between two readings.
 #[must_use]
 pub fn kernel_losses(before: &Status, after: &Status) -> Vec<String> {
@@ -235,19 +242,27 @@ fn lane_sums(status: &Status) -> [Sum; 3] {
         ),
         Sum::new(
             format!(
-                "{} replies owed = {} sent + {} sharing a datagram with others + {} not sent",
+                "{} replies owed = {} sent + {} sharing a datagram with others + {} not sent + {} pending + {} lost",
                 n(owed),
                 n(of(|lane| lane.replies.sent)),
                 n(of(|lane| lane.replies.coalesced)),
-                n(of(|lane| lane.replies.dropped_tx_full + lane.replies.withheld))
+                n(of(|lane| lane.replies.dropped_tx_full + lane.replies.withheld)),
+                n(of(|lane| lane.acks.pending)),
+                n(of(|lane| lane.acks.lost))
             ),
             owed,
-            replies,
+            replies + of(|lane| lane.acks.pending + lane.acks.lost),
         ),
         Sum::new(
-            format!("{} events in them = {}", n(events), spelt(&outcomes)),
+            format!(
+                "{} events in them = {} + {} pending + {} lost",
+                n(events),
+                spelt(&outcomes),
+                n(of(|lane| lane.acks.events_pending)),
+                n(of(|lane| lane.acks.events_lost))
+            ),
             events,
-            total(&outcomes),
+            total(&outcomes) + of(|lane| lane.acks.events_pending + lane.acks.events_lost),
         ),
     ]
 }

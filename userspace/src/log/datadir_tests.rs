@@ -214,3 +214,23 @@ fn sizes_fit_the_disk() {
     assert_eq!(sizes_for(1 << 40, Some(1 << 20), Some(5)), (1 << 20, 5));
     assert_eq!(sizes_for(1 << 30, None, Some(16)), (16 << 20, 16));
 }
+
+/// The next look at the room comes after one more segment may have been begun:
+/// what was let in until then must not be refused.
+#[test]
+fn what_may_be_in_flight_fits_when_one_more_segment_is_begun() {
+    let scratch = Scratch::new("room");
+    let mut superblock = format(&scratch.dir());
+    for segment_bytes in [1 << 20, 16 << 20, 128 << 20] {
+        for batches in [1, 32, 64, 200] {
+            superblock.segment_bytes = segment_bytes;
+            superblock.segments_max = 1_000;
+            let in_flight = batches * ((256 << 10) + 8_192);
+            let min = superblock.room_bytes_min(batches);
+            let left = min.next_multiple_of(segment_bytes) - segment_bytes;
+            assert!(left >= in_flight, "{segment_bytes} {batches}: {left} of {in_flight}");
+            superblock.segments_max = 4;
+            assert!(superblock.room_bytes_min(batches) <= segment_bytes, "a small log is usable");
+        }
+    }
+}

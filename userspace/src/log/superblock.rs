@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::BLOCK_BYTES;
 use super::wal::{SEGMENTS_MIN, WalError, WalOptions};
+use crate::batch::format::BATCH_BYTES_MAX;
 
 pub use super::datadir::{DataDir, FormatOptions, random_u64, sizes_for};
 
@@ -214,6 +215,18 @@ impl Superblock {
     #[must_use]
     pub fn wal_bytes(&self) -> u64 {
         self.segment_bytes.saturating_mul(u64::from(self.segments_max))
+    }
+
+    /// Free bytes of the log below which nothing more may join a batch while
+    /// `batches` may be in flight. Free bytes are whole segments: with these left
+    /// when the last look said yes, one more may be begun before the next look, and
+    /// every batch in flight still fits. At most a quarter of the log: a smaller one
+    /// may refuse a sealed batch when it fills up, whose events are tried again.
+    #[must_use]
+    pub fn room_bytes_min(&self, batches: u64) -> u64 {
+        let in_flight = batches.saturating_mul((BATCH_BYTES_MAX + 2 * BLOCK_BYTES) as u64);
+        let segments = in_flight.div_ceil(self.segment_bytes.max(1)).saturating_add(1);
+        segments.saturating_mul(self.segment_bytes).min(self.wal_bytes() / 4)
     }
 
     /// Options to open its log with; a new salt each time.

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use veltrix::apply::{Partition, PartitionImage, PartitionLimits};
-use veltrix::batch::format::BATCH_BYTES_MAX;
 use veltrix::batch::{BatchView, Payload, Pool};
 use veltrix::dedupe::Secret;
 use veltrix::log::superblock::Limits;
@@ -149,7 +148,7 @@ impl Plan {
         wal.purge(id(made.epoch))?;
         let all = dir.superblock().wal_bytes();
         // As the server reckons; two segments more, so that it is ready after several starts.
-        let kept = (IN_FLIGHT * BATCH_BYTES_MAX as u64).min(all / 4) + 2 * self.segment_bytes;
+        let kept = dir.superblock().room_bytes_min(IN_FLIGHT) + 2 * self.segment_bytes;
         let unused = kept.max(all - all / 100 * self.fill_percent.min(100));
         let mut pool = Pool::new(1, self.partitions);
         let mut next = scale.keys;

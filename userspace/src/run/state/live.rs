@@ -28,7 +28,6 @@ use crate::apply::OUTCOME_SLOTS;
 use crate::base::clock::monotonic_ns;
 use crate::base::cpu;
 use crate::base::waker::Waker;
-use crate::batch::format::BATCH_BYTES_MAX;
 use crate::batch::{BatchBuf, Payload};
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneCommand, LaneLink, LaneReport, LogFacts};
@@ -75,7 +74,10 @@ pub struct Live {
     anchors: AnchorRequests,
     rounds_done: RoundsDone,
     moving: Cell<Option<Move>>,
-    /// Bytes of entries routed when the newest snapshot was begun.
+    /// Bytes of the log in use at the start.
+    bytes_at_start: u64,
+    /// [`Self::log_bytes`] when the newest snapshot was begun; 0 at the start: what
+    /// lies behind the snapshot that was loaded is all there is in use.
     bytes_at_snapshot: Cell<u64>,
     snapshot_at_bytes: u64,
     /// Room in the log below which events are refused: what lanes may have in
@@ -127,6 +129,7 @@ impl Live {
         let fatal_wal = Arc::new(Mutex::new(None));
         let writer = start_writer(parts.wal, &fatal_wal)?;
         let wal = writer.handle();
+        let state = wal.state();
         let meta = parts.manifest.as_ref().and_then(decode_meta);
         let stamped_ns = parts
             .manifest
@@ -195,10 +198,10 @@ impl Live {
             anchors: parts.anchors,
             rounds_done: parts.rounds_done,
             moving: Cell::new(None),
+            bytes_at_start: u64::from(state.segments_used) * superblock.segment_bytes,
             bytes_at_snapshot: Cell::new(0),
             snapshot_at_bytes: superblock.wal_bytes() / 100 * u64::from(snapshot_at_percent),
-            // A small log need not be empty for that.
-            room_bytes_min: (in_flight * BATCH_BYTES_MAX as u64).min(superblock.wal_bytes() / 4),
+            room_bytes_min: superblock.room_bytes_min(in_flight),
             is_replayed: Cell::new(false),
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
@@ -412,7 +415,7 @@ impl Live {
             }
             self.purge().await;
         }
-        let since = self.routed.borrow().bytes.saturating_sub(self.bytes_at_snapshot.get());
+        let since = self.log_bytes().saturating_sub(self.bytes_at_snapshot.get());
         let newest = self.snapshots.borrow().status().newest();
         let is_due = since >= self.snapshot_at_bytes
             || (self.lacks_room() && newest < self.owners.borrow().applied_epoch());
@@ -451,7 +454,7 @@ impl Live {
 
     fn begin_snapshot(&self) {
         let round = self.snapshots.borrow_mut().begin(self.raft.log_time_ns());
-        self.bytes_at_snapshot.set(self.routed.borrow().bytes);
+        self.bytes_at_snapshot.set(self.log_bytes());
         let mut owners = self.owners.borrow_mut();
         let told =
             (0..owners.lanes.len()).all(|lane| owners.tell(lane, LaneCommand::Capture { round }));
@@ -493,6 +496,12 @@ impl Live {
         {
             self.log.warn(&format!("the log was not purged: {e}"));
         }
+    }
+
+    /// Bytes of the log that were ever written, those in use at the start included.
+    /// Not bytes of entries: a small batch is padded to a block of the disk.
+    fn log_bytes(&self) -> u64 {
+        self.bytes_at_start + self.wal.counters().bytes
     }
 
     fn lacks_room(&self) -> bool {
