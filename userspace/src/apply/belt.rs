@@ -28,13 +28,14 @@ use crate::index::{HuntId, SlotHint};
 /// events keeps more requests under way than one that changes over with each.
 /// Groups of 8 to 40 measured alike within the noise of a shared machine; small
 /// ones keep the belt short, which every call clears.
-const GROUP: usize = 16;
+const GROUP: usize = 4;
+const AHEAD: usize = 16;
 
 /// Places of the belt: a group that is judged, one between its steps 1 and 2,
 /// one that is being announced; a power of two.
 const BELT: usize = 64;
 
-const _: () = assert!(BELT.is_power_of_two() && 3 * GROUP <= BELT);
+const _: () = assert!(BELT.is_power_of_two() && 2 * (GROUP + AHEAD) <= BELT);
 
 /// Runs between one look at a hunt and the next.
 const RUNS_AHEAD: usize = 4;
@@ -214,7 +215,7 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
             belt.places[place] = announce(partition, &event, run.domain, hunt, slot);
             slot = slot.wrapping_add(1);
             belt.announced += 1;
-            if belt.announced == belt.located + 2 * GROUP {
+            if belt.announced >= belt.located + AHEAD + GROUP {
                 belt.move_on(partitions, entry);
             }
         }
@@ -241,8 +242,8 @@ impl Belt {
     fn move_on<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>) {
         let group_end = self.announced.min(self.located + GROUP);
         self.locate(partitions, group_end);
-        self.judge(partitions, entry, self.located);
         self.located = group_end;
+        self.judge(partitions, entry, group_end.saturating_sub(AHEAD));
     }
 
     fn drain<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>) {

@@ -154,6 +154,7 @@ fn drive_xdp(
         all.add(&half.tally);
         report.set_latency("ack_ns_half", &half.tally.ack_ns);
         report.set("half_events_per_s", half.per_s(plan.wanted()));
+        say_stages("half", node, lab, say)?;
         settle(swarm, FULL, &mut all)?;
         all.sent_to = swarm.book().next_sequence();
         Ok(all)
@@ -162,21 +163,23 @@ fn drive_xdp(
         swarm.hello(WAIT_MAX)?;
         swarm.book().start_at(parts.sent_to);
         let window = best_window(plan, swarm, SINGLE, &mut parts, say)?;
+        let before = answers(&node.status(lab)?);
         let single = swarm.closed(SINGLE, window, plan.rest())?;
+        let after = answers(&node.status(lab)?);
+        let (sent, shared) = (after.0 - before.0, after.1 - before.1);
+        report.set("single_answers_per_datagram", (sent + shared) as f64 / sent.max(1) as f64);
         parts.add(&single.tally);
         settle(swarm, SINGLE, &mut parts)?;
         report.set("single_event_per_s", single.per_s(plan.wanted()));
         report.set_latency("ack_ns_single", &single.tally.ack_ns);
         report.set_value("outcomes_single", json!(mix(&single.tally)));
+        say_stages("single", node, lab, say)?;
         Ok(())
     })?;
     // Lanes say once a second what they have judged.
     std::thread::sleep(JUDGED_AFTER);
     let status = node.status(lab)?;
     parts.judge(plan, node, &status, report);
-    if let Ok(stages) = stages(&status) {
-        stages.iter().for_each(|line| say(line));
-    }
     let log = status.pointer("/log").cloned().unwrap_or_default();
     report.set_value("log", log);
     Ok(())
@@ -337,6 +340,7 @@ fn maximum(
     report.set("cpu_ns_per_event", busy.as_nanos() as f64 / acked as f64);
     report.set("cores_busy_share", now.share_since(&cores));
     report.set_latency("ack_ns", &run.tally.ack_ns);
+    say_stages("maximum", node, lab, say)?;
     report.set("window_datagrams", window as f64);
     report.set("seconds", run.elapsed.as_secs_f64());
     report.set("snapshots_taken", (after.1 - before.1) as f64);
@@ -348,26 +352,30 @@ fn maximum(
     Ok(run)
 }
 
-/// The median of a status's stage times, for the table.
-///
-/// # Errors
-///
-/// When the status has none.
-pub fn stages(status: &Value) -> Result<Vec<String>> {
-    let stages = status.pointer("/log/stages").and_then(Value::as_array);
-    let stages = stages.context("the status has no stages")?;
-    Ok(stages
-        .iter()
-        .map(|stage| {
-            let ns = &stage["since_start_ns"];
-            format!(
-                "{:<10} p50 {} p99 {} p99.9 {} max {}",
+/// Datagrams of answers that lanes sent, and answers that shared one with others.
+fn answers(status: &Value) -> (u64, u64) {
+    let lanes = status["lanes"].as_array().map_or(&[][..], Vec::as_slice);
+    let sum = |key: &str| lanes.iter().map(|lane| number(lane, key)).sum();
+    (sum("/replies/sent"), sum("/replies/coalesced"))
+}
+
+/// Says how long events were in each stage over the last ten seconds, of which a
+/// part of the run that is shorter fills only its share.
+fn say_stages(part: &str, node: &Node, lab: &Lab, say: &dyn Fn(&str)) -> Result<()> {
+    if node.is_durable() {
+        let status = node.status(lab)?;
+        let stages = status.pointer("/log/stages").and_then(Value::as_array);
+        for stage in stages.context("the status has no stages")? {
+            let us = |key| stage["last_10s_ns"][key].as_u64().unwrap_or(0) / 1_000;
+            say(&format!(
+                "{part}: {:<10} p50 {:>5} p99 {:>5} p99.9 {:>5} max {:>6} us",
                 stage["stage"].as_str().unwrap_or("?"),
-                ns["p50"],
-                ns["p99"],
-                ns["p999"],
-                ns["max"]
-            )
-        })
-        .collect())
+                us("p50"),
+                us("p99"),
+                us("p999"),
+                us("max")
+            ));
+        }
+    }
+    Ok(())
 }

@@ -83,6 +83,8 @@ pub struct Live {
     /// Room in the log below which events are refused: what lanes may have in
     /// flight.
     room_bytes_min: u64,
+    /// Less than so much more, and the log behind the newest snapshot has to do.
+    room_bytes_short: u64,
     is_replayed: Cell<bool>,
     refusal_said: Cell<bool>,
     /// By lane: events judged, by outcome code.
@@ -202,6 +204,7 @@ impl Live {
             bytes_at_snapshot: Cell::new(0),
             snapshot_at_bytes: superblock.wal_bytes() / 100 * u64::from(snapshot_at_percent),
             room_bytes_min: superblock.room_bytes_min(in_flight),
+            room_bytes_short: superblock.wal_bytes() / 8,
             is_replayed: Cell::new(false),
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
@@ -410,7 +413,7 @@ impl Live {
         if let Ok(()) = self.rounds_done.try_recv() {
             self.round_ended().await;
         } else {
-            if self.lacks_room() {
+            if self.is_short_of_room() {
                 self.purge_upto.set(self.snapshots.borrow().status().newest());
             }
             self.purge().await;
@@ -418,7 +421,7 @@ impl Live {
         let since = self.log_bytes().saturating_sub(self.bytes_at_snapshot.get());
         let newest = self.snapshots.borrow().status().newest();
         let is_due = since >= self.snapshot_at_bytes
-            || (self.lacks_room() && newest < self.owners.borrow().applied_epoch());
+            || (self.is_short_of_room() && newest < self.owners.borrow().applied_epoch());
         if is_due
             && self.snapshots.borrow().status().running.is_none()
             && self.moving.get().is_none()
@@ -480,7 +483,8 @@ impl Live {
             self.newest.0.replace(Some(meta));
             // Two snapshots are kept to fall back on, and the log behind the older;
             // a log without room gives that up rather than stand still.
-            let upto = if self.lacks_room() { status.newest() } else { status.purge_upto() };
+            let upto =
+                if self.is_short_of_room() { status.newest() } else { status.purge_upto() };
             self.purge_upto.set(upto);
             self.purge().await;
         }
@@ -506,6 +510,11 @@ impl Live {
 
     fn lacks_room(&self) -> bool {
         self.wal.state().free_bytes < self.room_bytes_min
+    }
+
+    /// An eighth of the log before it lacks room.
+    fn is_short_of_room(&self) -> bool {
+        self.wal.state().free_bytes < self.room_bytes_min.saturating_add(self.room_bytes_short)
     }
 
     /// Begins a snapshot now.
