@@ -2,6 +2,7 @@
 //! interface between a lane and what brings it packets. Nothing here knows of
 //! any stage.
 
+pub mod bytes;
 pub mod clock;
 pub mod counters;
 pub mod cpu;

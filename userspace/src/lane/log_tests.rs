@@ -240,6 +240,38 @@ fn a_duplicate_is_answered_with_its_first_outcome_and_epoch() {
     lane.assert_log_closed();
 }
 
+/// Sends datagrams of `flows` in turn in one batch; gives the datagrams answered
+/// with, each checked to hold the answers of one flow.
+fn datagrams_that_answer(flows: &[Flow]) -> usize {
+    const ROUNDS: u64 = 4;
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    let mut sent = Vec::new();
+    for round in 0..ROUNDS {
+        for (i, flow) in (0..).zip(flows) {
+            let sequence = 1 + round * flows.len() as u64 + i;
+            sent.push((*flow, sequence, 1, Mode::Durable, vec![APPLIED], vec![]));
+            lane.deliver(*flow, datagram(Mode::Durable, 42, sequence, &[credit(sequence)]));
+        }
+    }
+    lane.turn();
+    control.commit_all();
+    lane.turn();
+    let datagrams = lane.port.sent.len();
+    assert_eq!(lane.acks(), sent);
+    lane.assert_log_closed();
+    datagrams
+}
+
+#[test]
+fn answers_to_one_sender_share_a_datagram_whoever_sends_in_between() {
+    // These three would meet in one slot of open acks.
+    assert_eq!(datagrams_that_answer(&[1, 257, 513]), 3);
+    // The same hash: two find a place, the others are answered in turn.
+    assert_eq!(datagrams_that_answer(&[1, 4_097]), 2);
+    assert_eq!(datagrams_that_answer(&[1, 4_097, 8_193, 12_289]), 2 + 8);
+}
+
 #[test]
 fn while_a_batch_is_in_flight_the_next_one_fills() {
     let (mut control, mut specs) = Control::new(1, 64);

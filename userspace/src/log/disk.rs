@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::base::mem::HUGE_PAGE_BYTES;
+use crate::base::table::Table;
+
 /// Unit of every offset, length and buffer address: the largest sector and the
 /// page size of common hosts.
 pub const BLOCK_BYTES: usize = 4096;
@@ -31,35 +34,62 @@ const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && align_of::<Block>() =
 
 /// Memory that starts at a block boundary and is whole blocks long, as direct
 /// I/O wants it.
-pub struct AlignedBuf {
-    blocks: Vec<Block>,
+pub struct AlignedBuf(Memory);
+
+enum Memory {
+    Blocks(Vec<Block>),
+    /// Whole huge pages.
+    Huge(Table<u64>),
 }
 
 impl AlignedBuf {
     /// At least `bytes` zeroed bytes, rounded up to whole blocks.
     #[must_use]
     pub fn zeroed(bytes: usize) -> Self {
-        Self { blocks: vec![Block([0; BLOCK_BYTES]); bytes.div_ceil(BLOCK_BYTES)] }
+        Self(Memory::Blocks(vec![Block([0; BLOCK_BYTES]); bytes.div_ceil(BLOCK_BYTES)]))
+    }
+
+    /// At least `bytes` zeroed bytes on huge pages: to the disk they are one piece
+    /// and not one for each 4 KiB. On ordinary pages where the kernel has none.
+    #[must_use]
+    pub fn huge(bytes: usize) -> Self {
+        let bytes = bytes.next_multiple_of(HUGE_PAGE_BYTES);
+        Table::new(bytes / size_of::<u64>())
+            .map_or_else(|_| Self::zeroed(bytes), |table| Self(Memory::Huge(table)))
     }
 
     /// Makes it at least `bytes` long; what it held stays.
     pub fn grow(&mut self, bytes: usize) {
+        if bytes <= self.as_slice().len() {
+            return;
+        }
         let blocks = bytes.div_ceil(BLOCK_BYTES);
-        if blocks > self.blocks.len() {
-            self.blocks.resize(blocks, Block([0; BLOCK_BYTES]));
+        match &mut self.0 {
+            Memory::Blocks(held) => held.resize(blocks, Block([0; BLOCK_BYTES])),
+            Memory::Huge(held) => {
+                let mut larger = Self::huge(bytes);
+                larger.as_mut_slice()[..held.as_bytes().len()].copy_from_slice(held.as_bytes());
+                *self = larger;
+            }
         }
     }
 
     /// Its bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        self.blocks.as_bytes()
+        match &self.0 {
+            Memory::Blocks(blocks) => blocks.as_bytes(),
+            Memory::Huge(words) => words.as_bytes(),
+        }
     }
 
     /// Its bytes, to change.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.blocks.as_mut_bytes()
+        match &mut self.0 {
+            Memory::Blocks(blocks) => blocks.as_mut_bytes(),
+            Memory::Huge(words) => words.as_mut_bytes(),
+        }
     }
 }
 
@@ -71,7 +101,7 @@ impl AsRef<[u8]> for AlignedBuf {
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AlignedBuf({} bytes)", self.blocks.len() * BLOCK_BYTES)
+        write!(f, "AlignedBuf({} bytes)", self.as_slice().len())
     }
 }
 

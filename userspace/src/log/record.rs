@@ -462,6 +462,12 @@ impl RecordBuilder {
         Self { buffer: AlignedBuf::zeroed(BLOCK_BYTES), len: HEADER_BYTES, items: 0 }
     }
 
+    /// An empty one that will never have to grow, on huge pages.
+    #[must_use]
+    pub fn huge() -> Self {
+        Self { buffer: AlignedBuf::huge(RECORD_BYTES_MAX), len: HEADER_BYTES, items: 0 }
+    }
+
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -195,6 +195,13 @@ impl Wal {
         Ok((wal, found.report))
     }
 
+    /// Takes all the memory that records will ever need: for a log that is written
+    /// for long.
+    pub(super) fn reserve(&mut self) {
+        debug_assert!(self.builder.is_empty(), "a record is being filled");
+        self.builder = RecordBuilder::huge();
+    }
+
     /// The first record of this life, over whatever was torn at the end. Over the first
     /// record of a life that wrote nothing else, too: torn then, it takes nothing with
     /// it, since it says only what those before it say.

@@ -181,7 +181,8 @@ impl WalWriter {
     /// # Errors
     ///
     /// The kernel's refusal to make a thread.
-    pub fn start(wal: Wal, options: WriterOptions, on_fatal: OnFatal) -> io::Result<Self> {
+    pub fn start(mut wal: Wal, options: WriterOptions, on_fatal: OnFatal) -> io::Result<Self> {
+        wal.reserve();
         let state = wal.state();
         let recent =
             Recent { state, entries: VecDeque::new(), bytes: 0, truncates: 0, closed: false };
