@@ -23,7 +23,7 @@ use crate::base::table::Table;
 
 /// Records of a page: 12 KiB of either, copied in a microsecond.
 const PAGE_CELLS: u32 = 512;
-const PAGE_PLAYERS: u32 = 256;
+const PAGE_PLAYERS: u32 = 192;
 const PAGE_HUNTS: u32 = 1024;
 
 /// The records of an index at one moment.

@@ -179,12 +179,7 @@ impl SlotHash {
     /// agrees. Every such slot is shown to `candidate`; where there is none and
     /// the search would go on, the next bucket is asked for.
     #[inline(always)]
-    pub(super) fn guess(
-        &self,
-        words: &[u64],
-        hash: u64,
-        candidate: impl Fn(u32),
-    ) -> Option<u32> {
+    pub(super) fn guess(&self, words: &[u64], hash: u64, candidate: impl Fn(u32)) -> Option<u32> {
         let home = self.home(hash);
         let bucket = self.bucket(words, home);
         let mut hits = bucket.with_tag(tag_of(hash));

@@ -2,7 +2,7 @@
 //! hunts, hunts. One owner, made as large at the start as it will ever be.
 //!
 //! ```text
-//!   key --hash.rs--> slot --> record          cell 24 B, player 48 B, hunt 8 B
+//!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 8 B
 //!                      ^
 //!   box --morton.rs--> ranges of ids --order/--> slots in order
 //! ```
@@ -401,11 +401,7 @@ impl Index {
     pub fn locate_player(&self, hunt: HuntId, player: u64) -> SlotHint {
         let words = &*self.main;
         let hash = self.mix.of(hunt.0, player);
-        let ask = |slot: u32| {
-            let at = self.player_at(slot);
-            prefetch(words, at);
-            prefetch(words, at + PLAYER_WORDS - 1);
-        };
+        let ask = |slot: u32| prefetch(words, self.player_at(slot));
         self.layout.player_hash.guess(words, hash, ask).map_or(SlotHint::NONE, SlotHint)
     }
 

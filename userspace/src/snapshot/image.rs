@@ -7,9 +7,13 @@ use super::sections::{Image, Section, SectionKind, StateHead, Target};
 use crate::apply::{Digest, PartitionImage};
 use crate::base::table::Table;
 use crate::dedupe::DedupeImage;
+use crate::index::{Cell, Player};
 
 /// Bytes of one idempotency key.
 const KEY_BYTES: u32 = 16;
+/// Bytes of a record, where they are the table's own.
+const CELL_BYTES: u32 = size_of::<Cell>() as u32;
+const PLAYER_BYTES: u32 = size_of::<Player>() as u32;
 
 fn live<T: IntoBytes + Immutable>(table: &[T], len: u32) -> &[u8] {
     table[..table.len().min(len as usize)].as_bytes()
@@ -44,8 +48,8 @@ impl Image for PartitionImage {
         let index = &self.index;
         let mut sections = vec![
             section(SectionKind::Hunts, 8, live(&index.hunts, index.hunts_len)),
-            section(SectionKind::Cells, 24, live(&index.cells, index.cells_len)),
-            section(SectionKind::Players, 48, live(&index.players, index.players_len)),
+            section(SectionKind::Cells, CELL_BYTES, live(&index.cells, index.cells_len)),
+            section(SectionKind::Players, PLAYER_BYTES, live(&index.players, index.players_len)),
             section(SectionKind::DedupeState, 1, self.dedupe.state()),
             section(SectionKind::DedupeSlices, 1, self.dedupe.slices()),
         ];
@@ -65,8 +69,8 @@ impl Image for PartitionImage {
         self.log_time_ns = head.log_time_ns;
         self.digest = Digest { outcomes: head.digest_outcomes, state: head.digest_state };
         self.index.hunts_len = records(sections, SectionKind::Hunts, 8)?;
-        self.index.cells_len = records(sections, SectionKind::Cells, 24)?;
-        self.index.players_len = records(sections, SectionKind::Players, 48)?;
+        self.index.cells_len = records(sections, SectionKind::Cells, CELL_BYTES)?;
+        self.index.players_len = records(sections, SectionKind::Players, PLAYER_BYTES)?;
         let wanted = [
             (SectionKind::DedupeState, self.dedupe.state().len()),
             (SectionKind::DedupeSlices, self.dedupe.slices().len()),

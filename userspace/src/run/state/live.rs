@@ -483,8 +483,7 @@ impl Live {
             self.newest.0.replace(Some(meta));
             // Two snapshots are kept to fall back on, and the log behind the older;
             // a log without room gives that up rather than stand still.
-            let upto =
-                if self.is_short_of_room() { status.newest() } else { status.purge_upto() };
+            let upto = if self.is_short_of_room() { status.newest() } else { status.purge_upto() };
             self.purge_upto.set(upto);
             self.purge().await;
         }

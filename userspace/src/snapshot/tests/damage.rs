@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::SnapshotError;
-use super::super::format::{HEADER_BYTES, TRAILER_BYTES, crc};
+use super::super::format::{HEADER_BYTES, TRAILER_BYTES, VERSION, crc};
 use super::*;
 
 fn sample() -> Vec<u8> {
@@ -144,10 +144,11 @@ proptest! {
 #[test]
 fn another_version_is_named() {
     let mut bytes = sample();
-    bytes[8] = 2;
+    bytes[8] = VERSION as u8 + 1;
     let sum = crc(&[&bytes[..12], &bytes[16..HEADER_BYTES]]);
     bytes[12..16].copy_from_slice(&sum.to_le_bytes());
     let error = check_bytes(&bytes).unwrap_err();
-    assert!(matches!(error, SnapshotError::Version { found: 2, expected: 1, .. }), "{error}");
+    let SnapshotError::Version { found, expected, .. } = &error else { panic!("{error}") };
+    assert_eq!((*found, *expected), (VERSION + 1, VERSION));
     assert!(!error.is_damage());
 }
