@@ -101,7 +101,7 @@ fn print(part: &Part, measured: &Measured) {
         println!("  {key:<18} {ns:>12.1} ns an event    {meaning}");
     }
     println!(
-        "  {:<18} {:>12.1} ns a cache line  at random in as many bytes, 16 under way: an event touches 6 to 7",
+        "  {:<18} {:>12.1} ns a cache line  at random in as many bytes, 16 under way: an event touches 6",
         "line_ns", measured.line_ns
     );
     let (fastest, slowest) = measured.range_ns;

@@ -238,7 +238,7 @@ impl Belt {
         Self { announced: 0, located: 0, judged: 0, places: [NO_EVENT; BELT] }
     }
 
-    /// One group takes step 2, the one before it step 3.
+    /// One group takes step 2, what is far enough behind it step 3.
     #[inline(always)]
     fn move_on<P: Owned + ?Sized>(&mut self, partitions: &mut P, entry: &Entry<'_>) {
         let group_end = self.announced.min(self.located + GROUP);

@@ -36,8 +36,8 @@ const ENTRIES: usize = 12;
 pub(super) const BUCKET_WORDS: usize = 8;
 
 /// Two entries in three are in use at capacity: 8 bytes a record, and 1.6 % of the
-/// searches go past their home. At three in four it is 7.1 bytes and 3.1 %, each of
-/// them two cache misses that nobody asked for ahead.
+/// searches go past their home, to a record that nobody asked for ahead. At three in
+/// four it is 7.1 bytes and 3.1 %.
 const FILL_NUMERATOR: u64 = 2;
 const FILL_DENOMINATOR: u64 = 3;
 

@@ -57,6 +57,34 @@ fn check_players(index: &Index, model: &Players) {
     }
 }
 
+/// A hint is where the record lies, but for a few whose tag met another's or whose
+/// entry found its home full; and a hint that is wrong is found out.
+#[test]
+fn nearly_every_hint_is_right_and_none_is_believed() {
+    let limits = limits(60_000, 60_000, 2);
+    let mut index = with_hunts(&limits);
+    for id in 0..60_000 {
+        index.cell_insert(cell(1, id, 1)).unwrap();
+        index.player_insert(Player::new(HuntId(1), id)).unwrap();
+    }
+    let mut wrong = 0;
+    for id in 0..60_000 {
+        let (cell, player) = (index.locate_cell(HuntId(1), id), index.locate_player(HuntId(1), id));
+        let slot = index.cell_slot(HuntId(1), id).unwrap();
+        assert_eq!(index.cell_slot_near(cell, HuntId(1), id), Some(slot));
+        wrong += u32::from(cell.0 != slot.0);
+        let slot = index.player_slot(HuntId(1), id).unwrap();
+        assert_eq!(index.player_slot_near(player, HuntId(1), id), Some(slot));
+        wrong += u32::from(player.0 != slot.0);
+    }
+    // Expected are 1.6 % past their home and 1.4 % behind another's tag.
+    assert!((1..120_000 * 5 / 100).contains(&wrong), "{wrong} of 120,000");
+    for id in 0..1_000 {
+        let hint = index.locate_cell(HuntId(0), id);
+        assert_eq!(index.cell_slot_near(hint, HuntId(0), id), None, "of another hunt");
+    }
+}
+
 /// What happens to an index, numbers small enough to meet again.
 #[derive(Clone, Debug)]
 enum Step {

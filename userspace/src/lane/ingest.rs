@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   datagram -> append (one copy) -> open batch -> seal -> flights, oldest first
-//!                 pending answer: session, sequence, slots, way back
+//!                 its sender: session and way back; its pending answer: sequence, slots
 //!   oldest flight done (every owner has filled its slots) -> answers -> buffer free
 //! ```
 //!
@@ -42,7 +42,6 @@ const SEAL_AFTER_NS: u64 = 250_000;
 /// A datagram whose answer is owed.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
-    session: u64,
     sequence: u64,
     domain: u64,
     /// When the lane took the frame, monotonic nanoseconds.
@@ -77,6 +76,9 @@ struct Senders(Box<[u32; SENDERS]>);
 
 /// Places; a power of two. A thousand senders in one batch are no rarity.
 const SENDERS: usize = 4_096;
+
+/// Bytes a lane with a log reserves for them.
+pub const BYTES_OF_SENDERS: usize = size_of::<[u32; SENDERS]>();
 
 impl Senders {
     fn new() -> Self {
@@ -249,7 +251,6 @@ impl<P: Port> Ingest<P> {
         }
         flight.events += u64::from(incoming.events);
         flight.pending.push(Pending {
-            session,
             sequence: incoming.header.sequence,
             domain: incoming.header.domain,
             received_ns: now_ns,
@@ -413,7 +414,7 @@ fn answer<P: Port>(
     }
     count_outcomes(counters, outcomes);
     let answer = Answer {
-        session: pending.session,
+        session: way.session,
         sequence: pending.sequence,
         domain: pending.domain,
         epoch,

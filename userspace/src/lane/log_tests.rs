@@ -240,26 +240,31 @@ fn a_duplicate_is_answered_with_its_first_outcome_and_epoch() {
     lane.assert_log_closed();
 }
 
-/// Sends datagrams of `flows` in turn in one batch; gives the datagrams answered
-/// with, each checked to hold the answers of one flow.
+/// Sends datagrams of `flows` in turn, in each of two batches; gives the datagrams
+/// that the last was answered with. The second batch has the flows in other order:
+/// who stood where in the first must be forgotten.
 fn datagrams_that_answer(flows: &[Flow]) -> usize {
     const ROUNDS: u64 = 4;
     let (mut control, mut specs) = Control::new(1, 4);
     let mut lane = lane(specs.remove(0));
-    let mut sent = Vec::new();
-    for round in 0..ROUNDS {
-        for (i, flow) in (0..).zip(flows) {
-            let sequence = 1 + round * flows.len() as u64 + i;
-            sent.push((*flow, sequence, 1, Mode::Durable, vec![APPLIED], vec![]));
-            lane.deliver(*flow, datagram(Mode::Durable, 42, sequence, &[credit(sequence)]));
+    let mut datagrams = 0;
+    let mut sequence = 0;
+    let mut flows = flows.to_vec();
+    for epoch in 1..=2 {
+        let mut sent = Vec::new();
+        for flow in (0..ROUNDS).flat_map(|_| flows.clone()) {
+            sequence += 1;
+            sent.push((flow, sequence, epoch, Mode::Durable, vec![APPLIED], vec![]));
+            lane.deliver(flow, datagram(Mode::Durable, 42, sequence, &[credit(sequence)]));
         }
+        lane.turn();
+        control.commit_all();
+        lane.turn();
+        datagrams = lane.port.sent.len();
+        assert_eq!(lane.acks(), sent);
+        lane.assert_log_closed();
+        flows.reverse();
     }
-    lane.turn();
-    control.commit_all();
-    lane.turn();
-    let datagrams = lane.port.sent.len();
-    assert_eq!(lane.acks(), sent);
-    lane.assert_log_closed();
     datagrams
 }
 
@@ -273,6 +278,33 @@ fn answers_to_one_sender_share_a_datagram_whoever_sends_in_between() {
 }
 
 #[test]
+fn sessions_of_one_address_are_answered_apart() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let mut lane = lane(specs.remove(0));
+    for sequence in 1..=8 {
+        let mut bytes = datagram(Mode::Durable, 42, sequence, &[credit(sequence)]);
+        let session = sequence % 2;
+        bytes[16..24].copy_from_slice(&session.to_le_bytes());
+        wire::finish(&mut bytes, crc_fast::crc32_iscsi);
+        lane.deliver(3, bytes);
+    }
+    lane.turn();
+    control.commit_all();
+    lane.turn();
+    let sent = std::mem::take(&mut lane.port.sent);
+    assert_eq!(sent.len(), 2);
+    for (_, bytes) in sent {
+        let Ok((header, Reply::Ack(acks))) = decode_reply(&bytes, crc_fast::crc32_iscsi) else {
+            panic!("not an ack")
+        };
+        let sequences: Vec<u64> = acks.map(|ack| ack.sequence).collect();
+        assert_eq!(sequences.len(), 4);
+        assert!(sequences.iter().all(|s| s % 2 == header.session), "{sequences:?}");
+    }
+    lane.assert_log_closed();
+}
+
+#[test]
 fn while_a_batch_is_in_flight_the_next_one_fills() {
     let (mut control, mut specs) = Control::new(1, 64);
     let mut lane = lane(specs.remove(0));
@@ -282,7 +314,7 @@ fn while_a_batch_is_in_flight_the_next_one_fills() {
     }
     while lane.turn() > 0 {}
     control.collect();
-    // How many depends on how long the turns took: the first is full or half a
+    // How many depends on how long the turns took: the first is full or a quarter of a
     // millisecond old, and none was sealed for one datagram while another was
     // in flight.
     assert!((1..=60).contains(&control.sealed.len()), "{}", control.sealed.len());

@@ -31,6 +31,7 @@ use veltrix_abi::wire::{
 use veltrix_abi::{Action, Exit, Outcome, Refusal};
 
 pub use admission::Admission;
+pub use ingest::BYTES_OF_SENDERS;
 use ingest::{Incoming, Ingest};
 use link::{LaneEnds, LaneLink, LogFacts};
 use open_acks::{Answer, OpenAcks, Sender};

@@ -13,8 +13,7 @@ use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
 
 /// Open acks at a time; a power of two. Senders that meet in a slot lose some
-/// sharing and nothing else: with 64 senders in as many answers of a batch, one
-/// in eight or so does.
+/// sharing and nothing else; answers to a batch come sender by sender and never do.
 const SLOTS: usize = 256;
 
 struct OpenAck<T> {

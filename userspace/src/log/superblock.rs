@@ -24,7 +24,7 @@ use crate::batch::format::BATCH_BYTES_MAX;
 pub use super::datadir::{DataDir, FormatOptions, random_u64, sizes_for};
 
 /// Version of the directory's layout and of every format in it.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Name of the file with the facts.
 pub const SUPERBLOCK_FILE: &str = "superblock.json";
 /// Its name while it is written.
@@ -217,15 +217,16 @@ impl Superblock {
         self.segment_bytes.saturating_mul(u64::from(self.segments_max))
     }
 
-    /// Free bytes of the log below which nothing more may join a batch while
-    /// `batches` may be in flight. Free bytes are whole segments: with these left
-    /// when the last look said yes, one more may be begun before the next look, and
-    /// every batch in flight still fits. At most a quarter of the log: a smaller one
-    /// may refuse a sealed batch when it fills up, whose events are tried again.
+    /// Free bytes of the log, in whole segments, below which nothing more may join a
+    /// batch while `batches` may be in flight. With these left when the last look
+    /// said yes, every batch in flight still fits though all of them are written and
+    /// not settled yet, and counted twice, and though one more segment was begun for
+    /// something else. At most a quarter of the log: a smaller one may refuse a sealed
+    /// batch when it fills up, whose events are tried again.
     #[must_use]
     pub fn room_bytes_min(&self, batches: u64) -> u64 {
         let in_flight = batches.saturating_mul((BATCH_BYTES_MAX + 2 * BLOCK_BYTES) as u64);
-        let segments = in_flight.div_ceil(self.segment_bytes.max(1)).saturating_add(1);
+        let segments = (2 * in_flight).div_ceil(self.segment_bytes.max(1)).saturating_add(1);
         segments.saturating_mul(self.segment_bytes).min(self.wal_bytes() / 4)
     }
 

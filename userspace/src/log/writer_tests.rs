@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::disk::{AlignedBuf, BLOCK_BYTES};
 use super::simdisk::SimDisk;
 use super::test_support::*;
 use super::writer::{Done, WriterOptions};
@@ -150,4 +151,18 @@ fn contradictions_are_refused_before_they_are_queued() {
     let (done_two, told) = done();
     bench.log.append(vec![entry(2, 1, 10)], done_two).unwrap();
     wait(&told).unwrap();
+}
+
+#[test]
+fn huge_buffers_begin_at_a_block_are_zeroed_and_keep_what_they_hold() {
+    let mut buffer = AlignedBuf::huge(1);
+    assert!(buffer.as_slice().len() >= 1 << 20 && buffer.as_slice().iter().all(|b| *b == 0));
+    assert_eq!(buffer.as_slice().as_ptr().align_offset(BLOCK_BYTES), 0);
+    buffer.as_mut_slice()[7] = 9;
+    let before = buffer.as_slice().len();
+    buffer.grow(before);
+    assert_eq!(buffer.as_slice().len(), before);
+    buffer.grow(before + 1);
+    assert!(buffer.as_slice().len() > before && buffer.as_slice()[7] == 9);
+    assert!(buffer.as_slice()[8..].iter().all(|b| *b == 0));
 }

@@ -12,8 +12,12 @@ use super::traffic::mix;
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
 
-/// Lines asked for before the first of them is read, as on the belt.
+/// Lines asked for before the first of them is read.
 const GROUP: usize = 16;
+
+/// Most bytes it looks through: pages beyond are no farther away, and the memory
+/// that was measured still stands.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// Lines of a pass.
 const LINES: usize = 1 << 16;
@@ -21,13 +25,13 @@ const LINES: usize = 1 << 16;
 /// Passes; their median counts.
 const PASSES: u64 = 25;
 
-/// Nanoseconds a line, at random in a table of `bytes`.
+/// Nanoseconds a line, at random in a table of `bytes`, at most 1 GiB.
 ///
 /// # Errors
 ///
 /// The kernel's refusal to give as much memory.
 pub fn line_ns(bytes: u64) -> io::Result<f64> {
-    let words: Table<u64> = Table::new(bytes as usize / 8)?;
+    let words: Table<u64> = Table::new(bytes.min(BYTES_MAX) as usize / 8)?;
     let lines = (words.len() / LINE_WORDS) as u64;
     let mut passes = Vec::new();
     for pass in 0..PASSES {

@@ -21,6 +21,7 @@ use super::Parts;
 use super::anchor::{AnchorRequests, Newest, RoundsDone, decode_meta, encode_members};
 use super::digests::Digests;
 use super::prepare::PROGRESS_INTERVAL;
+use super::room::Room;
 use super::router::{Owners, Routed, Router};
 use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
@@ -31,6 +32,7 @@ use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, Payload};
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneCommand, LaneLink, LaneReport, LogFacts};
+use crate::log::disk::BLOCK_BYTES;
 use crate::log::superblock::DataDir;
 use crate::log::wal::{Wal, WalError};
 use crate::log::writer::WriterOptions;
@@ -74,17 +76,12 @@ pub struct Live {
     anchors: AnchorRequests,
     rounds_done: RoundsDone,
     moving: Cell<Option<Move>>,
-    /// Bytes of the log in use at the start.
-    bytes_at_start: u64,
-    /// [`Self::log_bytes`] when the newest snapshot was begun; 0 at the start: what
-    /// lies behind the snapshot that was loaded is all there is in use.
+    room: Room,
+    /// Bytes of the log behind the snapshot that was loaded, as they were replayed.
+    bytes_replayed: Cell<u64>,
+    /// [`Self::log_bytes`] when the newest snapshot was begun.
     bytes_at_snapshot: Cell<u64>,
-    snapshot_at_bytes: u64,
-    /// Room in the log below which events are refused: what lanes may have in
-    /// flight.
-    room_bytes_min: u64,
-    /// Less than so much more, and the log behind the newest snapshot has to do.
-    room_bytes_short: u64,
+    snapshot_begun: Cell<Option<Instant>>,
     is_replayed: Cell<bool>,
     refusal_said: Cell<bool>,
     /// By lane: events judged, by outcome code.
@@ -131,7 +128,6 @@ impl Live {
         let fatal_wal = Arc::new(Mutex::new(None));
         let writer = start_writer(parts.wal, &fatal_wal)?;
         let wal = writer.handle();
-        let state = wal.state();
         let meta = parts.manifest.as_ref().and_then(decode_meta);
         let stamped_ns = parts
             .manifest
@@ -200,11 +196,10 @@ impl Live {
             anchors: parts.anchors,
             rounds_done: parts.rounds_done,
             moving: Cell::new(None),
-            bytes_at_start: u64::from(state.segments_used) * superblock.segment_bytes,
+            room: Room::new(&superblock, snapshot_at_percent, in_flight),
+            bytes_replayed: Cell::new(0),
             bytes_at_snapshot: Cell::new(0),
-            snapshot_at_bytes: superblock.wal_bytes() / 100 * u64::from(snapshot_at_percent),
-            room_bytes_min: superblock.room_bytes_min(in_flight),
-            room_bytes_short: superblock.wal_bytes() / 8,
+            snapshot_begun: Cell::new(None),
             is_replayed: Cell::new(false),
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
@@ -260,6 +255,9 @@ impl Live {
             recovery.replay_ms,
             routed.epoch,
         ));
+        // Each entry in a record of its own, at the worst.
+        let padding = routed.entries.saturating_mul(BLOCK_BYTES as u64);
+        self.bytes_replayed.set(routed.bytes.saturating_add(padding));
         self.is_replayed.set(true);
         self.publish();
         Ok(())
@@ -413,15 +411,19 @@ impl Live {
         if let Ok(()) = self.rounds_done.try_recv() {
             self.round_ended().await;
         } else {
-            if self.is_short_of_room() {
+            if self.room.is_short(self.free_bytes()) {
                 self.purge_upto.set(self.snapshots.borrow().status().newest());
             }
             self.purge().await;
         }
-        let since = self.log_bytes().saturating_sub(self.bytes_at_snapshot.get());
-        let newest = self.snapshots.borrow().status().newest();
-        let is_due = since >= self.snapshot_at_bytes
-            || (self.is_short_of_room() && newest < self.owners.borrow().applied_epoch());
+        let is_behind =
+            self.snapshots.borrow().status().newest() < self.owners.borrow().applied_epoch();
+        let is_due = self.room.is_snapshot_due(
+            self.free_bytes(),
+            self.log_bytes().saturating_sub(self.bytes_at_snapshot.get()),
+            self.snapshot_begun.get().map_or(Duration::MAX, |begun| begun.elapsed()),
+            is_behind,
+        );
         if is_due
             && self.snapshots.borrow().status().running.is_none()
             && self.moving.get().is_none()
@@ -444,8 +446,9 @@ impl Live {
     /// Lets lanes take events, or has them refuse: the log must be replayed, led
     /// by this node, and have room for all that may join meanwhile.
     fn judge_readiness(&self) {
-        let ready =
-            self.is_replayed.get() && self.raft.role() == Role::Leader && !self.lacks_room();
+        let ready = self.is_replayed.get()
+            && self.raft.role() == Role::Leader
+            && !self.room.is_lacking(self.free_bytes());
         self.facts.ready.store(ready, Relaxed);
     }
 
@@ -458,6 +461,7 @@ impl Live {
     fn begin_snapshot(&self) {
         let round = self.snapshots.borrow_mut().begin(self.raft.log_time_ns());
         self.bytes_at_snapshot.set(self.log_bytes());
+        self.snapshot_begun.set(Some(Instant::now()));
         let mut owners = self.owners.borrow_mut();
         let told =
             (0..owners.lanes.len()).all(|lane| owners.tell(lane, LaneCommand::Capture { round }));
@@ -481,9 +485,11 @@ impl Live {
         ));
         if let Some(meta) = self.raft.meta_at(last.epoch) {
             self.newest.0.replace(Some(meta));
-            // Two snapshots are kept to fall back on, and the log behind the older;
-            // a log without room gives that up rather than stand still.
-            let upto = if self.is_short_of_room() { status.newest() } else { status.purge_upto() };
+            let upto = if self.room.is_short(self.free_bytes()) {
+                status.newest()
+            } else {
+                status.purge_upto()
+            };
             self.purge_upto.set(upto);
             self.purge().await;
         }
@@ -501,19 +507,14 @@ impl Live {
         }
     }
 
-    /// Bytes of the log that were ever written, those in use at the start included.
-    /// Not bytes of entries: a small batch is padded to a block of the disk.
+    /// Bytes of the log written behind the snapshot that was loaded. Not bytes of
+    /// entries: a small batch is padded to a block of the disk.
     fn log_bytes(&self) -> u64 {
-        self.bytes_at_start + self.wal.counters().bytes
+        self.bytes_replayed.get() + self.wal.counters().bytes
     }
 
-    fn lacks_room(&self) -> bool {
-        self.wal.state().free_bytes < self.room_bytes_min
-    }
-
-    /// An eighth of the log before it lacks room.
-    fn is_short_of_room(&self) -> bool {
-        self.wal.state().free_bytes < self.room_bytes_min.saturating_add(self.room_bytes_short)
+    fn free_bytes(&self) -> u64 {
+        self.wal.state().free_bytes
     }
 
     /// Begins a snapshot now.

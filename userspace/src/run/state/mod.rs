@@ -15,6 +15,7 @@ mod digests;
 mod live;
 mod prepare;
 mod report;
+mod room;
 mod router;
 mod times;
 
@@ -30,7 +31,7 @@ use crate::base::port::Port;
 use crate::base::waker::Waker;
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
-use crate::lane::{LogHalfSpec, bytes_of_batch};
+use crate::lane::{BYTES_OF_SENDERS, LogHalfSpec, bytes_of_batch};
 use crate::log::superblock::{DataDir, random_u64};
 use crate::log::wal::Wal;
 use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
@@ -79,7 +80,7 @@ pub struct SplitSpec {
 /// Bytes of batches that `lanes` lanes reserve.
 #[must_use]
 pub const fn lanes_bytes<P: Port>(lanes: usize, batches: usize) -> u64 {
-    (lanes * batches * bytes_of_batch::<P>()) as u64
+    (lanes * (batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS)) as u64
 }
 
 impl Prepared {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::admin::log_status::RecoveryStatus;
 use crate::apply::{Partition, PartitionImage, PartitionLimits};
 use crate::cli::{CliError, ExitStatus};
+use crate::log::record::RECORD_BYTES_MAX;
 use crate::log::superblock::{DataDir, Superblock};
 use crate::log::wal::Wal;
 use crate::run::log::Log;
@@ -157,6 +158,7 @@ fn memory(
         ("idempotency keys", partitions * bytes.dedupe.total() as u64),
         ("snapshot images", images),
         ("batches in flight", lanes_bytes),
+        ("records of the log", RECORD_BYTES_MAX as u64),
     ]
     .map(|(part, bytes)| (part.to_owned(), bytes))
     .into()
