@@ -118,13 +118,21 @@ impl Mix {
         Self { id: random.hash_one(1), hunt: random.hash_one(2) | 1 }
     }
 
-    /// Hash of `id` in `hunt`.
+    /// Hash of `id` in `hunt`. Folded twice: after one product, ids that follow
+    /// each other lie at multiples of a random number, which for some numbers are
+    /// crowded (28 % of 60,000 searches went past their home or met another's tag).
     #[inline(always)]
     pub(super) const fn of(&self, hunt: u16, id: u64) -> u64 {
         let hunt = (hunt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.hunt;
-        let wide = (id ^ self.id) as u128 * hunt as u128;
-        wide as u64 ^ (wide >> 64) as u64
+        fold(fold(id ^ self.id, hunt), 0xd6e8_feb8_6659_fd93)
     }
+}
+
+/// Both halves of the product.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// One hash index: where its buckets lie in the arena.
