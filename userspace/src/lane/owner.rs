@@ -27,9 +27,8 @@ use crate::snapshot::LaneImages;
 const CAPTURE_BYTES: usize = 64 << 10;
 
 /// Entries applied a turn at the most, so that the ring is looked at between
-/// full batches of half a millisecond each. With 2, a frame waited 1.0 to 1.3 ms
-/// (p99) to be looked at, with 1 it waits 0.7 ms, and as many events are applied.
-const ENTRIES_A_TURN: usize = 1;
+/// full batches of half a millisecond each.
+const ENTRIES_A_TURN: usize = 2;
 
 /// Where a capture of the lane's partitions stands.
 #[derive(Clone, Copy, Debug)]
