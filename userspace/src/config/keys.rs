@@ -204,7 +204,7 @@ settings! {
     log: LogSettings {
         snapshot_at_percent: u16 = "snapshot_at_percent", count(5, 45, "percent"), Preset::Text("30"), "",
             "Share of the write-ahead log written since the last snapshot at which the next begins.",
-            "The log is purged behind the older of two snapshots: it holds twice this share and what comes while one is made. More risks that it is full before the snapshot is done, and then events are refused; less takes more of them. Never more comes between two than leaves room for both shares: some 31 percent of 16 segments, 37 of 32.";
+            "The log is purged behind the older of two snapshots: it holds twice this share and what comes while one is made. More risks that it is full before the snapshot is done, and then events are refused; less takes more of them. Never more comes between two than leaves room for both shares: some 31 percent of 16 segments of 128 MiB, 37 of 32.";
     }
 
     #[doc = "AF_XDP sockets; used with `server.nic` only."]

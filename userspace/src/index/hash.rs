@@ -36,7 +36,7 @@ const ENTRIES: usize = 12;
 pub(super) const BUCKET_WORDS: usize = 8;
 
 /// Two entries in three are in use at capacity: 8 bytes a record, and 1.6 % of the
-/// searches go past their home, to a record that nobody asked for ahead. At three in
+/// searches should go past their home (random homes, reckoned), to a record that nobody asked for ahead. At three in
 /// four it is 7.1 bytes and 3.1 %.
 const FILL_NUMERATOR: u64 = 2;
 const FILL_DENOMINATOR: u64 = 3;
@@ -120,7 +120,7 @@ impl Mix {
 
     /// Hash of `id` in `hunt`. Folded twice: after one product, ids that follow
     /// each other lie at multiples of a random number, which for some numbers are
-    /// crowded (28 % of 60,000 searches went past their home or met another's tag).
+    /// crowded (28 % of 120,000 searches went past their home or met another's tag).
     #[inline(always)]
     pub(super) const fn of(&self, hunt: u16, id: u64) -> u64 {
         let hunt = (hunt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.hunt;

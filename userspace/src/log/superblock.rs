@@ -135,6 +135,14 @@ struct OnDisk {
     crc32c: String,
 }
 
+/// [`Superblock::room_bytes_min`] of a log of `log_bytes`.
+#[must_use]
+pub fn room_bytes_min(log_bytes: u64, segment_bytes: u64, batches: u64) -> u64 {
+    let in_flight = batches.saturating_mul((BATCH_BYTES_MAX + 2 * BLOCK_BYTES) as u64);
+    let segments = (2 * in_flight).div_ceil(segment_bytes.max(1)).saturating_add(1);
+    segments.saturating_mul(segment_bytes).min(log_bytes / 4)
+}
+
 impl Superblock {
     /// The file's text.
     #[must_use]
@@ -225,9 +233,7 @@ impl Superblock {
     /// batch when it fills up, whose events are tried again.
     #[must_use]
     pub fn room_bytes_min(&self, batches: u64) -> u64 {
-        let in_flight = batches.saturating_mul((BATCH_BYTES_MAX + 2 * BLOCK_BYTES) as u64);
-        let segments = (2 * in_flight).div_ceil(self.segment_bytes.max(1)).saturating_add(1);
-        segments.saturating_mul(self.segment_bytes).min(self.wal_bytes() / 4)
+        room_bytes_min(self.wal_bytes(), self.segment_bytes, batches)
     }
 
     /// Options to open its log with; a new salt each time.

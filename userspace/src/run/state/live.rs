@@ -196,7 +196,12 @@ impl Live {
             anchors: parts.anchors,
             rounds_done: parts.rounds_done,
             moving: Cell::new(None),
-            room: Room::new(&superblock, snapshot_at_percent, in_flight),
+            room: Room::new(
+                superblock.wal_bytes(),
+                superblock.segment_bytes,
+                snapshot_at_percent,
+                in_flight,
+            ),
             bytes_replayed: Cell::new(0),
             bytes_at_snapshot: Cell::new(0),
             snapshot_begun: Cell::new(None),

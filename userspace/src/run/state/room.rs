@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::log::superblock::Superblock;
+use crate::log::superblock::room_bytes_min;
 
 /// Least time between two snapshots that were begun because the log is short of
 /// room: one that fails is not tried again at once, while events are taken.
@@ -32,12 +32,11 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// For a log of which `percent` may come between two snapshots, with so many
+    /// For a log of `log` bytes in segments of `segment`, of which `percent` may come between two snapshots, with so many
     /// batches in flight. Never more comes between them than leaves room for two
     /// shares; a log of a few segments has none to leave.
-    pub(super) fn new(superblock: &Superblock, percent: u16, batches: u64) -> Self {
-        let (log, segment) = (superblock.wal_bytes(), superblock.segment_bytes);
-        let lacks_below = superblock.room_bytes_min(batches);
+    pub(super) fn new(log: u64, segment: u64, percent: u16, batches: u64) -> Self {
+        let lacks_below = room_bytes_min(log, segment, batches);
         let short_below = lacks_below.saturating_add(log / 8);
         // The log's own reserve is a segment, and what is begun counts as used.
         let kept = short_below.next_multiple_of(segment.max(1)).saturating_add(2 * segment);
@@ -79,53 +78,40 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::superblock::{DataDir, FormatOptions};
 
-    fn superblock(segment_bytes: u64, segments: u32) -> Superblock {
-        let dir = std::env::temp_dir().join(format!("veltrix-room-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        let options = FormatOptions {
-            segment_bytes: Some(1 << 20),
-            segments_max: Some(4),
-            ..FormatOptions::default()
-        };
-        let mut superblock = DataDir::format(&dir, &options, &mut |_, _| {}).unwrap();
-        std::fs::remove_dir_all(&dir).unwrap();
-        (superblock.segment_bytes, superblock.segments_max) = (segment_bytes, segments);
-        superblock
+    fn room(segment: u64, segments: u64, percent: u16) -> Room {
+        Room::new(segment * segments, segment, percent, 64)
     }
 
     #[test]
     fn two_shares_fit_before_a_log_is_short() {
         for segment_bytes in [8 << 20, 16 << 20, 128 << 20] {
-            for segments in [12u32, 16, 32, 200] {
+            for segments in [12, 16, 32, 200] {
                 for percent in [5, 30, 45] {
-                    let log = superblock(segment_bytes, segments);
-                    let room = Room::new(&log, percent, 64);
+                    let room = room(segment_bytes, segments, percent);
                     // Shares begin and end anywhere in a segment; one is reserved.
                     let used = (2 * room.snapshot_at_bytes).div_ceil(segment_bytes) + 1;
-                    let free = (u64::from(segments) - used - 1) * segment_bytes;
+                    let free = (segments - used - 1) * segment_bytes;
                     let what = format!("{segments} of {segment_bytes}, {percent} %: {room:?}");
                     assert!(!room.is_short(free), "{what}");
                     assert!(room.is_short(room.lacks_below) && !room.is_lacking(free), "{what}");
-                    assert!(room.snapshot_at_bytes >= log.wal_bytes() / 25, "{what}");
+                    assert!(room.snapshot_at_bytes >= segment_bytes * segments / 25, "{what}");
                 }
             }
         }
-        let usual = superblock(128 << 20, 16);
-        assert_eq!(Room::new(&usual, 30, 64).snapshot_at_bytes, usual.wal_bytes() / 100 * 30);
+        assert_eq!(room(128 << 20, 16, 30).snapshot_at_bytes, (2 << 30) / 100 * 30);
     }
 
     #[test]
     fn a_log_of_a_few_segments_still_takes_events_and_snapshots() {
-        let room = Room::new(&superblock(1 << 20, 4), 30, 64);
+        let room = room(1 << 20, 4, 30);
         assert!(!room.is_lacking(2 << 20) && room.is_lacking(0));
         assert!(room.snapshot_at_bytes >= (4 << 20) / 8);
     }
 
     #[test]
     fn a_log_that_is_short_begins_one_that_failed_again_in_time() {
-        let room = Room::new(&superblock(128 << 20, 16), 30, 64);
+        let room = room(128 << 20, 16, 30);
         let (short, some) = (room.short_below - 1, Duration::from_secs(1));
         assert!(!room.is_snapshot_due(room.short_below, room.snapshot_at_bytes - 1, some, true));
         assert!(room.is_snapshot_due(u64::MAX, room.snapshot_at_bytes, some, true));
