@@ -79,8 +79,10 @@ fn kind_and_argument() -> impl Strategy<Value = (u16, u64)> {
         4 => Just((EventKind::UseKey.code(), 0)),
         4 => Just((EventKind::Claim.code(), 0)),
         3 => amount.prop_map(|amount| (EventKind::WalletCredit.code(), amount)),
-        2 => spend.prop_map(|amount| (EventKind::WalletSpend.code(), amount)),
-        1 => (0u16..9, prop_oneof![Just(0), Just(1), any::<u64>()]),
+        2 => spend.clone().prop_map(|amount| (EventKind::WalletSpend.code(), amount)),
+        3 => spend.prop_map(|amount| (EventKind::WalletTransfer.code(), amount)),
+        2 => Just((EventKind::HotspotExpire.code(), 0)),
+        1 => (0u16..11, prop_oneof![Just(0), Just(1), any::<u64>()]),
     ]
 }
 

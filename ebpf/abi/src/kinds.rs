@@ -48,6 +48,8 @@ kinds! {
     Claim = 4, "claim", "The player claims the ticket on the cell `subject`: hotspot, wallet and score in one step; `argument` is 0.";
     WalletCredit = 5, "wallet-credit", "Adds `argument` to the player's wallet; `subject` is not looked at.";
     WalletSpend = 6, "wallet-spend", "Takes `argument` from the player's wallet; `subject` is not looked at.";
+    WalletTransfer = 7, "wallet-transfer", "Moves `argument` from the player's wallet to that of the player `subject` of the same hunt, both or neither.";
+    HotspotExpire = 8, "hotspot-expire", "Ends the hotspot on the cell `subject` now, whoever set it and however long it had to live; `argument` is 0.";
 }
 
 /// Bits of a cell id: a Morton code of 30 bits a coordinate, or an H3 index

@@ -89,7 +89,8 @@ impl Expected {
                 player.wallet += reward;
                 player.score += reward;
             }
-            EventKind::HotspotSpawn => {}
+            // The first is counted above; the crowd asks for none of the others.
+            EventKind::HotspotSpawn | EventKind::WalletTransfer | EventKind::HotspotExpire => {}
         }
     }
 }

@@ -129,9 +129,11 @@ impl Event {
         let is_cell = self.subject >> CELL_BITS == 0;
         let sound = match kind {
             EventKind::HotspotSpawn => is_cell && Hotspot::unpack(self.argument).is_some(),
-            EventKind::CollectItem | EventKind::UseKey | EventKind::Claim => {
-                is_cell && self.argument == 0
-            }
+            EventKind::CollectItem
+            | EventKind::UseKey
+            | EventKind::Claim
+            | EventKind::HotspotExpire => is_cell && self.argument == 0,
+            EventKind::WalletTransfer => self.argument != 0 && self.subject != self.player,
             EventKind::WalletCredit | EventKind::WalletSpend => self.argument != 0,
         };
         sound.then_some(kind)

@@ -64,6 +64,8 @@ pub struct Player {
 struct Change {
     hotspot: Option<HotspotState>,
     player: Option<Player>,
+    /// Another player than the one that acts.
+    payee: Option<Player>,
 }
 
 /// Judges an event that was not judged before, and does what it asks for.
@@ -78,6 +80,8 @@ pub(super) fn outcome(
     let hunt = partition.hunts.entry(event.domain).or_default();
     let hotspot = hunt.cells.get(&event.subject).copied();
     let player = hunt.players.get(&event.player).copied();
+    // Only a transfer has a player for its subject.
+    let payee = hunt.players.get(&event.subject).copied();
     let judged = match kind {
         EventKind::HotspotSpawn => spawn(event, log_time_s),
         EventKind::CollectItem => take(hotspot, HotspotKind::Item, log_time_s, player, collect),
@@ -91,10 +95,14 @@ pub(super) fn outcome(
         }
         EventKind::WalletCredit => credit(player, event.argument),
         EventKind::WalletSpend => spend(player, event.argument),
+        EventKind::WalletTransfer => spend(player, event.argument)
+            .and_then(|paid| Ok(Change { payee: credit(payee, event.argument)?.player, ..paid })),
+        EventKind::HotspotExpire => expire(hotspot, log_time_s),
     };
     let made = judged.and_then(|change| {
         let new_cell = change.hotspot.is_some() && hotspot.is_none();
-        let new_player = change.player.is_some() && player.is_none();
+        let new_player = change.player.is_some() && player.is_none()
+            || change.payee.is_some() && payee.is_none();
         // The hunt may be the empty one that was put there just now.
         let hunts = partition.hunts.len() - usize::from(!has_hunt);
         if !has_hunt && hunts >= limits.hunts_max
@@ -112,6 +120,7 @@ pub(super) fn outcome(
             let hunt = partition.hunts.entry(event.domain).or_default();
             hunt.cells.extend(change.hotspot.map(|hotspot| (event.subject, hotspot)));
             hunt.players.extend(change.player.map(|player| (event.player, player)));
+            hunt.players.extend(change.payee.map(|payee| (event.subject, payee)));
             Outcome::Applied
         }
         Err(outcome) => {
@@ -129,7 +138,17 @@ fn spawn(event: &Event, log_time_s: u64) -> Result<Change, Outcome> {
         Hotspot::unpack(event.argument).ok_or(Outcome::Malformed)?;
     let expiry_s = if lifetime_s == 0 { 0 } else { log_time_s + u64::from(lifetime_s) };
     let hotspot = HotspotState { kind, item, remaining, reward, expiry_s, claimed_by: None };
-    Ok(Change { hotspot: Some(hotspot), player: None })
+    Ok(Change { hotspot: Some(hotspot), ..Change::default() })
+}
+
+/// A hotspot that is not over yet is over now.
+fn expire(hotspot: Option<HotspotState>, log_time_s: u64) -> Result<Change, Outcome> {
+    let mut hotspot = hotspot.ok_or(Outcome::NotFound)?;
+    if hotspot.expiry_s != 0 && hotspot.expiry_s <= log_time_s {
+        return Err(Outcome::Expired);
+    }
+    hotspot.expiry_s = log_time_s;
+    Ok(Change { hotspot: Some(hotspot), ..Change::default() })
 }
 
 /// What collecting, opening and claiming have in common: the hotspot must be
@@ -150,7 +169,7 @@ fn take(
     }
     let mut player = player.unwrap_or_default();
     rule(&mut hotspot, &mut player)?;
-    Ok(Change { hotspot: Some(hotspot), player: Some(player) })
+    Ok(Change { hotspot: Some(hotspot), player: Some(player), ..Change::default() })
 }
 
 fn collect(spot: &mut HotspotState, player: &mut Player) -> Result<(), Outcome> {
@@ -178,11 +197,11 @@ fn pay(player: &mut Player, reward: u32) -> Result<(), Outcome> {
 fn credit(player: Option<Player>, amount: u64) -> Result<Change, Outcome> {
     let mut player = player.unwrap_or_default();
     player.wallet = player.wallet.checked_add(amount).ok_or(Outcome::Full)?;
-    Ok(Change { hotspot: None, player: Some(player) })
+    Ok(Change { player: Some(player), ..Change::default() })
 }
 
 fn spend(player: Option<Player>, amount: u64) -> Result<Change, Outcome> {
     let mut player = player.ok_or(Outcome::InsufficientFunds)?;
     player.wallet = player.wallet.checked_sub(amount).ok_or(Outcome::InsufficientFunds)?;
-    Ok(Change { hotspot: None, player: Some(player) })
+    Ok(Change { player: Some(player), ..Change::default() })
 }

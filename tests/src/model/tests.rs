@@ -223,6 +223,32 @@ fn a_retry_gets_the_first_answer_whatever_it_says() {
 }
 
 #[test]
+fn transfers_move_money_and_make_none() {
+    let mut h = History::new(LIMITS);
+    assert_eq!(h.ask(1, EventKind::WalletTransfer, 2, 1), InsufficientFunds, "no hunt");
+    assert!(h.model.hunt(HUNT).is_none(), "and none was made");
+    assert_eq!(h.ask(1, EventKind::WalletCredit, 0, 10), Applied);
+    assert_eq!(h.ask(1, EventKind::WalletTransfer, 2, 11), InsufficientFunds);
+    assert_eq!(h.ask(1, EventKind::WalletTransfer, 2, 4), Applied, "the payee comes to be");
+    assert_eq!((h.player(1).wallet, h.player(2).wallet), (6, 4));
+    assert_eq!(h.ask(3, EventKind::WalletCredit, 0, u64::MAX - 3), Applied);
+    assert_eq!(h.ask(2, EventKind::WalletTransfer, 3, 4), Full);
+    assert_eq!((h.player(2).wallet, h.player(3).wallet), (4, u64::MAX - 3), "neither moved");
+}
+
+#[test]
+fn an_ended_hotspot_is_expired() {
+    let mut h = History::new(LIMITS);
+    assert_eq!(h.ask(1, EventKind::HotspotExpire, 5, 0), NotFound);
+    h.spawn(5, TICKET);
+    assert_eq!(h.ask(2, EventKind::HotspotExpire, 5, 0), Applied);
+    assert_eq!(h.ask(1, EventKind::Claim, 5, 0), Expired);
+    assert_eq!(h.ask(1, EventKind::HotspotExpire, 5, 0), Expired);
+    h.spawn(5, TICKET);
+    assert_eq!(h.ask(1, EventKind::Claim, 5, 0), Applied, "a new one stands there");
+}
+
+#[test]
 fn nonsense_is_malformed_and_not_remembered() {
     let mut h = History::new(LIMITS);
     let good = h.event(1, EventKind::WalletCredit, 0, 5);
@@ -236,6 +262,10 @@ fn nonsense_is_malformed_and_not_remembered() {
         Event { reserved: 1, ..good },
         Event { argument: 0, ..good },
         Event { kind: EventKind::WalletSpend.code(), argument: 0, ..good },
+        Event { kind: EventKind::WalletTransfer.code(), argument: 0, subject: 2, ..good },
+        Event { kind: EventKind::WalletTransfer.code(), subject: good.player, ..good },
+        Event { kind: EventKind::HotspotExpire.code(), argument: 1, ..good },
+        Event { kind: EventKind::HotspotExpire.code(), argument: 0, subject: cell, ..good },
         Event { kind: EventKind::Claim.code(), argument: 1, ..good },
         Event { kind: EventKind::UseKey.code(), argument: 1, ..good },
         Event { kind: EventKind::CollectItem.code(), argument: 1, ..good },

@@ -176,7 +176,10 @@ impl Fleet {
                 };
                 (EventKind::WalletCredit, rng.any(), amount)
             }
-            _ => (EventKind::WalletSpend, cell, rng.between(1, 200)),
+            88..93 => (EventKind::WalletSpend, cell, rng.between(1, 200)),
+            // Cells and players have the same small numbers.
+            93..98 => (EventKind::WalletTransfer, cell, rng.between(1, 200)),
+            _ => (EventKind::HotspotExpire, cell, 0),
         }
     }
 

@@ -440,6 +440,9 @@ mod tests {
                         assert!(argument <= before.4);
                     }
                     EventKind::WalletCredit => assert!(argument > 0),
+                    EventKind::WalletTransfer | EventKind::HotspotExpire => {
+                        panic!("the swarm asks for no {kind}")
+                    }
                 }
             }
         }

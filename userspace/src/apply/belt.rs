@@ -152,8 +152,8 @@ impl Pending {
     /// What it asks for; `None` for a malformed event.
     #[inline(always)]
     pub(super) fn action(&self) -> Option<Action> {
-        let Self { kind, cell, argument, .. } = *self;
-        self.is_well_formed.then(|| Action::of(kind, cell, argument))?
+        let Self { kind, player, cell, argument, .. } = *self;
+        self.is_well_formed.then(|| Action::of(kind, player, cell, argument))?
     }
 }
 

@@ -30,7 +30,7 @@
 //!
 //! | kind | outcome | when, in this order | test |
 //! |---|---|---|---|
-//! | any | `malformed` | unknown kind, no UUIDv7, reserved field set; argument or cell nonsense | `rules::nonsense_is_no_action` |
+//! | any | `malformed` | unknown kind, no UUIDv7, reserved field set; argument or cell nonsense; transfer to oneself | `rules::nonsense_is_no_action` |
 //! | hotspot-spawn | `full` | hunts or cells are used up; a cell that exists is always set again | `tests::hunts_cells_and_players_run_out` |
 //! | | `applied` | the hotspot stands on the cell, whatever stood there | `tests::a_spawn_replaces_what_stood_there` |
 //! | collect-item, use-key, claim | `not-found` | no such hunt or cell, or its hotspot is of another kind | `rules::what_is_not_there_is_not_found` |
@@ -45,6 +45,12 @@
 //! | wallet-credit | `full` | hunts or players are used up, or the wallet would overflow | `rules::credits_stop_at_the_end_of_the_number` |
 //! | wallet-spend | `insufficient-funds` | hunt or player unknown, or the wallet holds less | `rules::a_wallet_never_goes_below_zero` |
 //! | wallet-credit, wallet-spend | `applied` | the wallet changes by the argument | the same two |
+//! | wallet-transfer | `insufficient-funds` | hunt or payer unknown, or the payer's wallet holds less | `rules::a_transfer_takes_what_it_gives_or_nothing` |
+//! | | `full` | the payee is unknown and players are used up, or its wallet would overflow | the same |
+//! | | `applied` | one wallet less, the other more by the argument | the same |
+//! | hotspot-expire | `not-found` | no such hunt or cell | `rules::an_ended_hotspot_gives_no_more` |
+//! | | `expired` | its second had come before | the same |
+//! | | `applied` | its second is now; the cell stays, and who claimed it | the same |
 //!
 //! A hunt comes to be with its first spawn or credit, a player with the first
 //! event that gives it something. A refused event creates neither.

@@ -63,6 +63,14 @@ pub struct Partition {
     pub(super) captured: Option<Captured>,
 }
 
+/// The player that a record is for.
+#[derive(Clone, Copy)]
+struct Whose {
+    hunt: HuntId,
+    domain: u64,
+    player: u64,
+}
+
 /// What all events of an entry share in one partition.
 #[derive(Clone, Copy)]
 pub(super) struct Now<'a> {
@@ -252,6 +260,8 @@ impl Partition {
             Action::Credit(amount) => self.credit(pending, amount),
             Action::Spend(amount) => self.spend(pending, amount),
             Action::Spawn(hotspot) => self.spawn(now, pending, &hotspot),
+            Action::Transfer(amount) => self.transfer(pending, amount),
+            Action::Expire => self.expire(now, pending),
         };
         performed.err().unwrap_or(Outcome::Applied)
     }
@@ -272,11 +282,17 @@ impl Partition {
         let slot = hunt.and_then(|hunt| {
             self.index.player_slot_near(pending.player_hint, hunt, pending.player)
         });
-        let state = match slot {
+        (slot, self.player_in(slot))
+    }
+
+    /// What the player of a slot owns; nothing for one to be made, if there is
+    /// room for it.
+    #[inline(always)]
+    fn player_in(&self, slot: Option<PlayerSlot>) -> Option<PlayerState> {
+        match slot {
             Some(slot) => Some(player_state(self.index.player(slot))),
             None => self.has_player_room().then(PlayerState::default),
-        };
-        (slot, state)
+        }
     }
 
     fn has_player_room(&self) -> bool {
@@ -302,7 +318,8 @@ impl Partition {
         let hotspot = hotspot_state(&record);
         let (player_slot, player) = self.player_of(Some(hunt), pending);
         let (hotspot, player) = rule(hotspot, player, now.log_time_s)?;
-        let player_slot = self.write_player(hunt, pending, player_slot, &player)?;
+        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
+        let player_slot = self.write_player(whose, player_slot, &player)?;
         record.remaining = hotspot.remaining;
         record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
         self.index.cell_write(cell_slot, record);
@@ -316,12 +333,11 @@ impl Partition {
     #[inline(always)]
     fn write_player(
         &mut self,
-        hunt: HuntId,
-        pending: &Pending,
+        whose: Whose,
         slot: Option<PlayerSlot>,
         player: &PlayerState,
     ) -> Result<PlayerSlot, Outcome> {
-        let mut record = Player::new(hunt, pending.player);
+        let mut record = Player::new(whose.hunt, whose.player);
         (record.wallet, record.score) = (player.wallet, player.score);
         record.inventory = player.inventory;
         let slot = match slot {
@@ -331,7 +347,7 @@ impl Partition {
             }
             None => self.index.player_insert(record).map_err(|_| Outcome::Full)?,
         };
-        self.digest.player(pending.domain, pending.player, player);
+        self.digest.player(whose.domain, whose.player, player);
         Ok(slot)
     }
 
@@ -345,7 +361,8 @@ impl Partition {
             Some(hunt) => hunt,
             None => self.index.hunt_insert(pending.domain).map_err(|_| Outcome::Full)?,
         };
-        self.write_player(hunt, pending, slot, &player)?;
+        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
+        self.write_player(whose, slot, &player)?;
         Ok(())
     }
 
@@ -354,7 +371,37 @@ impl Partition {
         let hunt = self.hunt_of(pending).ok_or(Outcome::InsufficientFunds)?;
         let (slot, player) = self.player_of(Some(hunt), pending);
         let player = rules::spend(player, amount)?;
-        self.write_player(hunt, pending, slot, &player)?;
+        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
+        self.write_player(whose, slot, &player)?;
+        Ok(())
+    }
+
+    /// The payee is the event's subject. Both wallets lie in this partition, as
+    /// all of a hunt does.
+    fn transfer(&mut self, pending: &Pending, amount: u64) -> Result<(), Outcome> {
+        let hunt = self.hunt_of(pending).ok_or(Outcome::InsufficientFunds)?;
+        let payer_slot = self.index.player_slot_near(pending.player_hint, hunt, pending.player);
+        let payer = payer_slot.map(|slot| player_state(self.index.player(slot)));
+        let payee_slot = self.index.player_slot(hunt, pending.cell);
+        let (payer, payee) = rules::transfer(payer, self.player_in(payee_slot), amount)?;
+        let whose = |player| Whose { hunt, domain: pending.domain, player };
+        // The payee first: only there can be no room, and nothing is written then.
+        self.write_player(whose(pending.cell), payee_slot, &payee)?;
+        self.write_player(whose(pending.player), payer_slot, &payer)?;
+        Ok(())
+    }
+
+    fn expire(&mut self, now: &Now<'_>, pending: &Pending) -> Result<(), Outcome> {
+        let hunt = self.hunt_of(pending).ok_or(Outcome::NotFound)?;
+        let slot = self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell);
+        let slot = slot.ok_or(Outcome::NotFound)?;
+        let mut record = *self.index.cell(slot);
+        let hotspot = rules::expire(hotspot_state(&record), now.log_time_s)?;
+        record.expiry_s = hotspot.expiry_s;
+        self.index.cell_write(slot, record);
+        let claimant = PlayerSlot::of_mark(record.claimed_by);
+        let claimed_by = claimant.map(|slot| self.index.player(slot).player());
+        self.digest.cell(pending.domain, pending.cell, &hotspot, claimed_by);
         Ok(())
     }
 

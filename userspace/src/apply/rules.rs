@@ -24,22 +24,36 @@ pub enum Action {
     Credit(u64),
     /// Take from the wallet.
     Spend(u64),
+    /// Move so much to the wallet of another player.
+    Transfer(u64),
+    /// End the hotspot on the cell.
+    Expire,
 }
 
 impl Action {
     /// What an event that is well formed by itself asks for; `None` when it is
-    /// of no known kind, has an argument that means nothing to its kind, or a
-    /// subject that is no cell where a cell is meant.
+    /// of no known kind, has an argument that means nothing to its kind, a
+    /// subject that is no cell where a cell is meant, or pays the player itself.
     #[must_use]
     #[inline(always)]
-    pub fn of(kind: u16, subject: u64, argument: u64) -> Option<Self> {
+    pub fn of(kind: u16, player: u64, subject: u64, argument: u64) -> Option<Self> {
         let action = match EventKind::from_code(kind)? {
             EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(argument)?),
             EventKind::CollectItem if argument == 0 => Self::Collect,
             EventKind::UseKey if argument == 0 => Self::UseKey,
             EventKind::Claim if argument == 0 => Self::Claim,
-            EventKind::CollectItem | EventKind::UseKey | EventKind::Claim => return None,
-            EventKind::WalletCredit | EventKind::WalletSpend if argument == 0 => return None,
+            EventKind::HotspotExpire if argument == 0 => Self::Expire,
+            EventKind::CollectItem
+            | EventKind::UseKey
+            | EventKind::Claim
+            | EventKind::HotspotExpire => return None,
+            EventKind::WalletCredit | EventKind::WalletSpend | EventKind::WalletTransfer
+                if argument == 0 =>
+            {
+                return None;
+            }
+            EventKind::WalletTransfer if subject == player => return None,
+            EventKind::WalletTransfer => Self::Transfer(argument),
             EventKind::WalletCredit => Self::Credit(argument),
             EventKind::WalletSpend => Self::Spend(argument),
         };
@@ -49,7 +63,7 @@ impl Action {
     /// Whether its subject is a cell.
     #[inline(always)]
     const fn wants_cell(&self) -> bool {
-        matches!(self, Self::Spawn(_) | Self::Collect | Self::UseKey | Self::Claim)
+        matches!(self, Self::Spawn(_) | Self::Collect | Self::UseKey | Self::Claim | Self::Expire)
     }
 }
 
@@ -225,6 +239,37 @@ pub fn spend(player: Option<PlayerState>, amount: u64) -> Result<PlayerState, Ou
     Ok(PlayerState { wallet, ..player })
 }
 
+/// Moves `amount` from one wallet to another: the payer, then the payee, as
+/// they shall be.
+///
+/// # Errors
+///
+/// `insufficient-funds` of the payer, and then `full` of the payee.
+#[inline(always)]
+pub fn transfer(
+    payer: Option<PlayerState>,
+    payee: Option<PlayerState>,
+    amount: u64,
+) -> Result<(PlayerState, PlayerState), Outcome> {
+    Ok((spend(payer, amount)?, credit(payee, amount)?))
+}
+
+/// The hotspot is over from this second on. What was claimed stays claimed.
+///
+/// # Errors
+///
+/// `not-found`; `expired` when it was over before.
+#[inline(always)]
+pub fn expire(hotspot: Option<HotspotState>, log_time_s: u32) -> Result<HotspotState, Outcome> {
+    let hotspot = hotspot.ok_or(Outcome::NotFound)?;
+    if hotspot.is_expired(log_time_s) {
+        return Err(Outcome::Expired);
+    }
+    // 0 would mean never.
+    let expiry_s = if log_time_s == 0 { 1 } else { log_time_s };
+    Ok(HotspotState { expiry_s, ..hotspot })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,6 +408,36 @@ mod tests {
     }
 
     #[test]
+    fn a_transfer_takes_what_it_gives_or_nothing() {
+        let (payer, payee) = (player(1), player(2));
+        let (poorer, richer) = transfer(Some(payer), Some(payee), 7).unwrap();
+        assert_eq!(poorer, PlayerState { wallet: 0, ..payer });
+        assert_eq!(richer, PlayerState { wallet: 14, ..payee });
+        let rich = Some(PlayerState { wallet: u64::MAX - 6, ..payee });
+        assert_eq!(transfer(Some(payer), rich, 7), Err(Outcome::Full));
+        assert_eq!(transfer(Some(payer), None, 7), Err(Outcome::Full));
+        for payee in [Some(payee), rich, None] {
+            assert_eq!(transfer(Some(payer), payee, 8), Err(Outcome::InsufficientFunds));
+            assert_eq!(transfer(None, payee, 1), Err(Outcome::InsufficientFunds));
+        }
+    }
+
+    #[test]
+    fn an_ended_hotspot_gives_no_more() {
+        for (take, kind, _) in TAKES {
+            for expiry_s in [0, NOW_S + 1, u32::MAX] {
+                let before = HotspotState { expiry_s, claimed: true, ..hotspot(kind) };
+                let after = expire(Some(before), NOW_S).unwrap();
+                assert_eq!(after, HotspotState { expiry_s: NOW_S, ..before });
+                assert_eq!(take(Some(after), Some(player(1)), NOW_S), Err(Outcome::Expired));
+                assert_eq!(expire(Some(after), NOW_S), Err(Outcome::Expired));
+            }
+            assert_eq!(expire(Some(hotspot(kind)), 0).unwrap().expiry_s, 1, "0 means never");
+        }
+        assert_eq!(expire(None, NOW_S), Err(Outcome::NotFound));
+    }
+
+    #[test]
     fn spawned_hotspots_expire_after_their_life() {
         let wanted =
             Hotspot { kind: HotspotKind::Chest, item: 3, remaining: 2, reward: 50, lifetime_s: 0 };
@@ -385,22 +460,26 @@ mod tests {
             (EventKind::CollectItem, 0, Action::Collect),
             (EventKind::UseKey, 0, Action::UseKey),
             (EventKind::Claim, 0, Action::Claim),
+            (EventKind::HotspotExpire, 0, Action::Expire),
         ] {
-            assert_eq!(Action::of(kind.code(), whole, argument), Some(action));
-            assert_eq!(Action::of(kind.code(), high, argument), None);
+            assert_eq!(Action::of(kind.code(), 1, whole, argument), Some(action));
+            assert_eq!(Action::of(kind.code(), 1, high, argument), None);
             // A spawn without a kind of hotspot, the others with an argument.
             let nonsense = if argument == 0 { 4 } else { argument & !3 };
-            assert_eq!(Action::of(kind.code(), 0, nonsense), None);
+            assert_eq!(Action::of(kind.code(), 1, 0, nonsense), None);
         }
         for (kind, action) in [
             (EventKind::WalletCredit, Action::Credit(9)),
             (EventKind::WalletSpend, Action::Spend(9)),
+            (EventKind::WalletTransfer, Action::Transfer(9)),
         ] {
-            assert_eq!(Action::of(kind.code(), u64::MAX, 9), Some(action));
-            assert_eq!(Action::of(kind.code(), 0, 0), None);
+            assert_eq!(Action::of(kind.code(), 1, u64::MAX, 9), Some(action));
+            assert_eq!(Action::of(kind.code(), 1, 0, 0), None);
         }
-        for kind in [0, 7, u16::MAX] {
-            assert_eq!(Action::of(kind, 0, 0), None);
+        let to_self = Action::of(EventKind::WalletTransfer.code(), 5, 5, 9);
+        assert_eq!(to_self, None, "a wallet that pays itself");
+        for kind in [0, EventKind::ALL.len() as u16 + 1, u16::MAX] {
+            assert_eq!(Action::of(kind, 1, 0, 0), None);
         }
     }
 }

@@ -207,7 +207,10 @@ const CHEST: Hotspot =
     Hotspot { kind: HotspotKind::Chest, item: 2, remaining: 2, reward: 40, lifetime_s: 30 };
 
 use Answer::{Again, First};
-use EventKind::{Claim, CollectItem, HotspotSpawn, UseKey, WalletCredit, WalletSpend};
+use EventKind::{
+    Claim, CollectItem, HotspotExpire, HotspotSpawn, UseKey, WalletCredit, WalletSpend,
+    WalletTransfer,
+};
 
 #[test]
 fn a_day_of_one_player() {
@@ -241,6 +244,72 @@ fn a_day_of_one_player() {
     let counts = w.home().outcomes();
     assert_eq!(counts[usize::from(Outcome::Applied.code())], 3 + 5);
     assert_eq!(counts.iter().sum::<u64>(), 3 + 14, "each event counted once");
+}
+
+#[test]
+fn a_transfer_is_both_wallets_or_neither() {
+    let index = IndexLimits { players_max: 2, ..LIMITS.index };
+    let mut w = World::new(PartitionLimits { index, ..LIMITS });
+    for (payer, payee, amount, outcome) in [
+        (1, 2, 1, Outcome::InsufficientFunds),
+        (1, 1, 1, Outcome::Malformed),
+        (1, 2, 0, Outcome::Malformed),
+    ] {
+        let wish = w.wish(WalletTransfer, payer, payee, amount);
+        assert_eq!(w.one(wish), First(outcome), "{payer} to {payee}");
+    }
+    assert_eq!(w.home().index().hunts_len(), 0, "a refused event creates nothing");
+    let credit = w.wish(WalletCredit, 1, 0, 10);
+    let over = w.wish(WalletTransfer, 1, 2, 11);
+    let some = w.wish(WalletTransfer, 1, 2, 10);
+    let back = w.wish(WalletTransfer, 2, 1, 3);
+    let no_room = w.wish(WalletTransfer, 1, 3, 1);
+    let applied = First(Outcome::Applied);
+    let wanted =
+        [applied, First(Outcome::InsufficientFunds), applied, applied, First(Outcome::Full)];
+    assert_eq!(w.send(&[credit, over, some, back, no_room]), wanted);
+    assert_eq!((w.player(1).unwrap().0, w.player(2).unwrap().0, w.player(3)), (3, 7, None));
+    let top = w.wish(WalletCredit, 2, 0, u64::MAX - 7);
+    let one_more = w.wish(WalletTransfer, 1, 2, 1);
+    assert_eq!(w.send(&[top, one_more]), [applied, First(Outcome::Full)]);
+    assert_eq!((w.player(1).unwrap().0, w.player(2).unwrap().0), (3, u64::MAX), "neither moved");
+}
+
+/// Two spend what only one can pay, over and over, in the same batch: the old
+/// system let both read the wallet first.
+#[test]
+fn racing_spends_never_make_a_wallet_negative() {
+    let mut w = World::new(LIMITS);
+    let credit = w.wish(WalletCredit, 1, 0, 100);
+    assert_eq!(w.one(credit), First(Outcome::Applied));
+    let race: Vec<_> = (0..50)
+        .map(|i| match i % 2 {
+            0 => w.wish(WalletSpend, 1, 0, 30),
+            _ => w.wish(WalletTransfer, 1, 2, 30),
+        })
+        .collect();
+    let applied = w.send(&race).iter().filter(|a| **a == First(Outcome::Applied)).count();
+    assert_eq!(applied, 3);
+    assert_eq!((w.player(1).unwrap().0, w.player(2).unwrap().0), (10, 30));
+}
+
+#[test]
+fn an_ended_hotspot_keeps_who_claimed_it() {
+    let mut w = World::new(LIMITS);
+    assert_eq!(w.spawn(3, &TICKET), First(Outcome::Applied));
+    let claim = w.wish(Claim, 1, 3, 0);
+    let expire = w.wish(HotspotExpire, 9, 3, 0);
+    let late = w.wish(Claim, 2, 3, 0);
+    let again = w.wish(HotspotExpire, 9, 3, 0);
+    let nowhere = w.wish(HotspotExpire, 9, 4, 0);
+    let applied = First(Outcome::Applied);
+    let expired = First(Outcome::Expired);
+    let wanted = [applied, applied, expired, expired, First(Outcome::NotFound)];
+    assert_eq!(w.send(&[claim, expire, late, again, nowhere]), wanted);
+    let index = w.home().index();
+    let cell = index.cell(index.cell_slot(index.hunt(HUNT).unwrap(), 3).unwrap());
+    assert_ne!(cell.claimed_by, 0);
+    assert_eq!(w.player(9), None, "a game master is no player");
 }
 
 #[test]
@@ -421,6 +490,8 @@ fn wish() -> impl Strategy<Value = Wish> {
         4 => Just(Claim),
         4 => Just(WalletCredit),
         3 => Just(WalletSpend),
+        3 => Just(WalletTransfer),
+        1 => Just(HotspotExpire),
     ];
     let hotspot = prop_oneof![Just(ITEM), Just(CHEST), Just(TICKET)];
     let fields = (kinds, hotspot, 0u64..6, 0u64..12, 0u64..30);
@@ -428,7 +499,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         |((kind, hotspot, domain, player, subject), tag, age_ms, odd)| {
             let argument = match kind {
                 HotspotSpawn => hotspot.pack().unwrap(),
-                WalletCredit | WalletSpend => 1 + tag % 50,
+                WalletCredit | WalletSpend | WalletTransfer => 1 + tag % 50,
                 _ => u64::from(odd == 0),
             };
             let kind = if odd == 1 { 99 } else { kind.code() };

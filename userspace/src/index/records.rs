@@ -67,6 +67,15 @@ impl PlayerSlot {
     pub const fn mark(self) -> u32 {
         self.0 + 1
     }
+
+    /// The player that [`Cell::claimed_by`] names; `None` for nobody.
+    #[must_use]
+    pub const fn of_mark(mark: u32) -> Option<Self> {
+        match mark.checked_sub(1) {
+            Some(slot) => Some(Self(slot)),
+            None => None,
+        }
+    }
 }
 
 /// Where a record was when it was asked for, by its hash alone: perhaps the
