@@ -8,7 +8,7 @@ use veltrix_client::{Client, Event, Mode};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder().mode(Mode::None).connect("127.0.0.1:4747").await?;
     let hunt = client.domain(42);
-    for result in hunt.send_all((0..10).map(|cell| Event::new(7, 1, cell))).await {
+    for result in hunt.send_all((0..10).map(|cell| Event::claim(7, cell))).await {
         println!("{}", result?.outcome.label());
     }
     println!("{:#?}", client.close().await);

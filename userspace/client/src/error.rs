@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use veltrix_abi::Refusal;
+use veltrix_abi::kinds::{Hotspot, ITEM_TYPES, LIFETIME_S_MAX, REWARD_MAX};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_abi::wire::Mode;
 
@@ -98,6 +99,15 @@ pub enum SendError {
     /// The outcome's wire code is not known to this version of the client.
     #[error("outcome code {0} is not known to this client; a newer one is needed")]
     OutcomeUnknown(u8),
+    /// A hotspot no server takes.
+    #[error(
+        "{hotspot:?} is no hotspot: wanted remaining 1 or above (a ticket: 1), item below {ITEM_TYPES} \
+         (a ticket: 0), reward up to {REWARD_MAX}, lifetime_s up to {LIFETIME_S_MAX}"
+    )]
+    Hotspot {
+        /// What was asked for.
+        hotspot: Hotspot,
+    },
     /// Event kind 0 is not a kind.
     #[error("event kind is 0, wanted 1 or above")]
     KindZero,

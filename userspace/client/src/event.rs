@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use veltrix_abi::Outcome;
+use veltrix_abi::kinds::{EventKind, Hotspot};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_abi::wire::{Mode, Welcome};
 
@@ -54,6 +55,10 @@ impl Event {
         self
     }
 
+    const fn of(player: u64, kind: EventKind, subject: u64, argument: u64) -> Self {
+        Self::new(player, kind.code(), subject).argument(argument)
+    }
+
     pub(crate) fn check(&self) -> Result<(), SendError> {
         if self.kind == 0 {
             return Err(SendError::KindZero);
@@ -65,6 +70,68 @@ impl Event {
             Some(key) if key.get_version_num() != 7 => Err(SendError::KeyNotV7 { key }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Each kind of event that a server with a log applies; `player` acts, in the
+/// hunt of the [`Domain`](crate::Domain) that the event is sent to. What a kind
+/// asks for, and the outcomes it can have, stand in `userspace/docs/WIRE.md`.
+///
+/// A cell is a 60-bit id; an event on any other number is `malformed`, as is an
+/// amount of 0.
+impl Event {
+    /// Puts a hotspot onto a cell, or another in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Hotspot`] when a field of it is out of its range.
+    pub const fn spawn(player: u64, cell: u64, hotspot: &Hotspot) -> Result<Self, SendError> {
+        match hotspot.pack() {
+            Some(argument) => Ok(Self::of(player, EventKind::HotspotSpawn, cell, argument)),
+            None => Err(SendError::Hotspot { hotspot: *hotspot }),
+        }
+    }
+
+    /// Ends the hotspot on a cell now.
+    #[must_use]
+    pub const fn expire(player: u64, cell: u64) -> Self {
+        Self::of(player, EventKind::HotspotExpire, cell, 0)
+    }
+
+    /// Takes one item from the item hotspot on a cell.
+    #[must_use]
+    pub const fn collect(player: u64, cell: u64) -> Self {
+        Self::of(player, EventKind::CollectItem, cell, 0)
+    }
+
+    /// Spends a key on the chest on a cell.
+    #[must_use]
+    pub const fn use_key(player: u64, cell: u64) -> Self {
+        Self::of(player, EventKind::UseKey, cell, 0)
+    }
+
+    /// Claims the ticket on a cell.
+    #[must_use]
+    pub const fn claim(player: u64, cell: u64) -> Self {
+        Self::of(player, EventKind::Claim, cell, 0)
+    }
+
+    /// Adds to the player's wallet.
+    #[must_use]
+    pub const fn credit(player: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::WalletCredit, 0, amount)
+    }
+
+    /// Takes from the player's wallet.
+    #[must_use]
+    pub const fn spend(player: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::WalletSpend, 0, amount)
+    }
+
+    /// Moves from the player's wallet to another player's, both or neither.
+    #[must_use]
+    pub const fn transfer(player: u64, payee: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::WalletTransfer, payee, amount)
     }
 }
 
@@ -101,5 +168,43 @@ impl ServerInfo {
     #[must_use]
     pub const fn offers(&self, mode: Mode) -> bool {
         self.welcome.modes & Welcome::mode_bit(mode) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use veltrix_abi::kinds::HotspotKind;
+
+    use super::*;
+
+    const CHEST: Hotspot =
+        Hotspot { kind: HotspotKind::Chest, item: 2, remaining: 3, reward: 50, lifetime_s: 60 };
+
+    #[test]
+    fn every_kind_has_its_builder() {
+        let built = [
+            (Event::spawn(7, 9, &CHEST).unwrap(), 9, CHEST.pack().unwrap()),
+            (Event::collect(7, 9), 9, 0),
+            (Event::use_key(7, 9), 9, 0),
+            (Event::claim(7, 9), 9, 0),
+            (Event::credit(7, 5), 0, 5),
+            (Event::spend(7, 5), 0, 5),
+            (Event::transfer(7, 8, 5), 8, 5),
+            (Event::expire(7, 9), 9, 0),
+        ];
+        let kinds: Vec<_> = EventKind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(built.iter().map(|(event, ..)| event.kind).collect::<Vec<_>>(), kinds);
+        for (event, subject, argument) in built {
+            let got = (event.player, event.subject, event.argument);
+            assert_eq!(got, (7, subject, argument), "kind {}", event.kind);
+        }
+    }
+
+    #[test]
+    fn a_hotspot_that_cannot_be_is_named() {
+        let hotspot = Hotspot { remaining: 0, ..CHEST };
+        let error = Event::spawn(7, 9, &hotspot).unwrap_err();
+        assert_eq!(error, SendError::Hotspot { hotspot });
+        assert!(error.to_string().contains("remaining: 0"), "{error}");
     }
 }

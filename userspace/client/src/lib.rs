@@ -6,7 +6,7 @@
 //! # async fn hunt() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::builder().mode(Mode::None).connect("127.0.0.1:4747").await?;
 //! let hunt = client.domain(42);
-//! let receipt = hunt.send(Event::new(7, 1, 0x0123_4567).argument(3).payload(*b"gold")).await?;
+//! let receipt = hunt.send(Event::claim(7, 0x0123_4567).payload(*b"gold")).await?;
 //! println!("{}", receipt.outcome.label());
 //! println!("{:?}", client.close().await);
 //! # Ok(())
@@ -62,6 +62,7 @@ pub use error::{ConnectError, RefusedReason, SendError};
 pub use event::{Event, Receipt, ServerInfo};
 pub use stats::Stats;
 pub use uuid::Uuid;
+pub use veltrix_abi::kinds::{Hotspot, HotspotKind};
 pub use veltrix_abi::wire::Mode;
 pub use veltrix_abi::{Outcome, Refusal};
 
