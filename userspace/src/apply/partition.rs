@@ -71,6 +71,14 @@ struct Whose {
     player: u64,
 }
 
+impl Whose {
+    /// The player that acts.
+    #[inline(always)]
+    fn of(hunt: HuntId, pending: &Pending) -> Self {
+        Self { hunt, domain: pending.domain, player: pending.player }
+    }
+}
+
 /// What all events of an entry share in one partition.
 #[derive(Clone, Copy)]
 pub(super) struct Now<'a> {
@@ -318,8 +326,7 @@ impl Partition {
         let hotspot = hotspot_state(&record);
         let (player_slot, player) = self.player_of(Some(hunt), pending);
         let (hotspot, player) = rule(hotspot, player, now.log_time_s)?;
-        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
-        let player_slot = self.write_player(whose, player_slot, &player)?;
+        let player_slot = self.write_player(Whose::of(hunt, pending), player_slot, &player)?;
         record.remaining = hotspot.remaining;
         record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
         self.index.cell_write(cell_slot, record);
@@ -361,8 +368,7 @@ impl Partition {
             Some(hunt) => hunt,
             None => self.index.hunt_insert(pending.domain).map_err(|_| Outcome::Full)?,
         };
-        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
-        self.write_player(whose, slot, &player)?;
+        self.write_player(Whose::of(hunt, pending), slot, &player)?;
         Ok(())
     }
 
@@ -371,8 +377,7 @@ impl Partition {
         let hunt = self.hunt_of(pending).ok_or(Outcome::InsufficientFunds)?;
         let (slot, player) = self.player_of(Some(hunt), pending);
         let player = rules::spend(player, amount)?;
-        let whose = Whose { hunt, domain: pending.domain, player: pending.player };
-        self.write_player(whose, slot, &player)?;
+        self.write_player(Whose::of(hunt, pending), slot, &player)?;
         Ok(())
     }
 
@@ -384,10 +389,10 @@ impl Partition {
         let payer = payer_slot.map(|slot| player_state(self.index.player(slot)));
         let payee_slot = self.index.player_slot(hunt, pending.cell);
         let (payer, payee) = rules::transfer(payer, self.player_in(payee_slot), amount)?;
-        let whose = |player| Whose { hunt, domain: pending.domain, player };
+        let whose = Whose::of(hunt, pending);
         // The payee first: only there can be no room, and nothing is written then.
-        self.write_player(whose(pending.cell), payee_slot, &payee)?;
-        self.write_player(whose(pending.player), payer_slot, &payer)?;
+        self.write_player(Whose { player: pending.cell, ..whose }, payee_slot, &payee)?;
+        self.write_player(whose, payer_slot, &payer)?;
         Ok(())
     }
 
