@@ -62,6 +62,10 @@ pub const ITEM_TYPES: u8 = 8;
 /// Largest reward of a hotspot: 20 bits.
 pub const REWARD_MAX: u32 = (1 << 20) - 1;
 
+/// Highest score of a player: 52 bits. Every language's numbers hold it exactly,
+/// and a player's place on the board fits 128 bits with it.
+pub const SCORE_MAX: u64 = (1 << 52) - 1;
+
 /// Longest life of a hotspot, seconds (12 days): 20 bits.
 pub const LIFETIME_S_MAX: u32 = (1 << 20) - 1;
 

@@ -359,7 +359,7 @@ impl Model {
         if let Some((outcome, first)) = partition.judged(event.player, event.key) {
             return Answer { outcome, first_epoch: Some(first) };
         }
-        let outcome = rules::outcome(partition, &limits, log_time_s, kind, event);
+        let outcome = rules::outcome(partition, &limits, epoch, log_time_s, kind, event);
         partition.judged.insert((event.player, event.key), (outcome, epoch));
         Answer::fresh(outcome)
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind, ITEM_TYPES};
+use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind, ITEM_TYPES, SCORE_MAX};
 use veltrix_abi::outcomes::Outcome;
 
 use super::{Event, Limits, Partition};
@@ -18,6 +18,8 @@ pub struct Hunt {
     pub cells: HashMap<u64, HotspotState>,
     /// Players by id.
     pub players: HashMap<u64, Player>,
+    /// Players in the order in which they were first given something.
+    pub seen: Vec<u64>,
 }
 
 impl Hunt {
@@ -28,6 +30,30 @@ impl Hunt {
             self.cells.keys().copied().filter(|cell| (from..=to).contains(cell)).collect();
         cells.sort_unstable();
         cells
+    }
+
+    /// Everybody with a score, the best first: more points, then points for
+    /// longer, then seen before.
+    #[must_use]
+    pub fn leaderboard(&self) -> Vec<u64> {
+        let mut scored: Vec<(usize, u64)> = self.seen.iter().copied().enumerate().collect();
+        scored.retain(|(_, player)| self.players[player].score > 0);
+        scored.sort_by_key(|(seen, player)| {
+            let player = &self.players[player];
+            (std::cmp::Reverse(player.score), player.score_epoch, *seen)
+        });
+        scored.into_iter().map(|(_, player)| player).collect()
+    }
+
+    fn put(&mut self, player: u64, mut state: Player, epoch: u64) {
+        let before = self.players.get(&player);
+        if before.is_none() {
+            self.seen.push(player);
+        }
+        if before.map_or(0, |before| before.score) != state.score {
+            state.score_epoch = epoch;
+        }
+        self.players.insert(player, state);
     }
 }
 
@@ -55,6 +81,8 @@ pub struct Player {
     pub wallet: u64,
     /// Points.
     pub score: u64,
+    /// Epoch since which the score is what it is; 0 if it never changed.
+    pub score_epoch: u64,
     /// Items of each type.
     pub inventory: [u16; ITEM_TYPES as usize],
 }
@@ -72,6 +100,7 @@ struct Change {
 pub(super) fn outcome(
     partition: &mut Partition,
     limits: &Limits,
+    epoch: u64,
     log_time_s: u64,
     kind: EventKind,
     event: &Event,
@@ -119,8 +148,11 @@ pub(super) fn outcome(
         Ok(change) => {
             let hunt = partition.hunts.entry(event.domain).or_default();
             hunt.cells.extend(change.hotspot.map(|hotspot| (event.subject, hotspot)));
-            hunt.players.extend(change.player.map(|player| (event.player, player)));
-            hunt.players.extend(change.payee.map(|payee| (event.subject, payee)));
+            for (player, state) in [(event.player, change.player), (event.subject, change.payee)] {
+                if let Some(state) = state {
+                    hunt.put(player, state, epoch);
+                }
+            }
             Outcome::Applied
         }
         Err(outcome) => {
@@ -176,8 +208,7 @@ fn collect(spot: &mut HotspotState, player: &mut Player) -> Result<(), Outcome> 
     spot.remaining -= 1;
     let held = &mut player.inventory[usize::from(spot.item)];
     *held = held.checked_add(1).ok_or(Outcome::Full)?;
-    player.score = player.score.checked_add(spot.reward.into()).ok_or(Outcome::Full)?;
-    Ok(())
+    score(player, spot.reward)
 }
 
 fn use_key(spot: &mut HotspotState, player: &mut Player) -> Result<(), Outcome> {
@@ -190,8 +221,13 @@ fn use_key(spot: &mut HotspotState, player: &mut Player) -> Result<(), Outcome> 
 /// A reward that is money and points.
 fn pay(player: &mut Player, reward: u32) -> Result<(), Outcome> {
     player.wallet = player.wallet.checked_add(reward.into()).ok_or(Outcome::Full)?;
-    player.score = player.score.checked_add(reward.into()).ok_or(Outcome::Full)?;
-    Ok(())
+    score(player, reward)
+}
+
+/// Points, of which there can be so many and no more.
+fn score(player: &mut Player, reward: u32) -> Result<(), Outcome> {
+    player.score += u64::from(reward);
+    if player.score > SCORE_MAX { Err(Outcome::Full) } else { Ok(()) }
 }
 
 fn credit(player: Option<Player>, amount: u64) -> Result<Change, Outcome> {

@@ -106,7 +106,7 @@ fn a_key_is_found_and_opens_a_chest_once() {
     assert_eq!(h.player(1).inventory, [0, 0, 0, 1, 0, 0, 0, 0]);
     assert_eq!(h.ask(1, EventKind::UseKey, 11, 0), Applied);
     assert_eq!(h.ask(1, EventKind::UseKey, 11, 0), NoKey);
-    assert_eq!(h.player(1), Player { wallet: 100, score: 105, inventory: [0; 8] });
+    assert_eq!(h.player(1), Player { wallet: 100, score: 105, score_epoch: 6, inventory: [0; 8] });
     assert_eq!(h.model.hunt(HUNT).unwrap().cells[&11].remaining, 4);
     assert_eq!(h.ask(2, EventKind::CollectItem, 10, 0), Applied);
     assert_eq!(h.ask(3, EventKind::CollectItem, 10, 0), AlreadyClaimed);
@@ -123,7 +123,10 @@ fn a_ticket_has_one_claimant_until_it_is_set_again() {
         let wanted = if player == 0 { Applied } else { AlreadyClaimed };
         assert_eq!(h.ask(player, EventKind::Claim, 5, 0), wanted);
     }
-    assert_eq!(h.player(0), Player { wallet: 1_000, score: 1_000, inventory: [0; 8] });
+    assert_eq!(
+        h.player(0),
+        Player { wallet: 1_000, score: 1_000, score_epoch: 3, inventory: [0; 8] }
+    );
     assert_eq!(h.model.hunt(HUNT).unwrap().cells[&5].claimed_by, Some(0));
     assert_eq!(h.spawn(5, TICKET), Applied);
     assert_eq!(h.ask(7, EventKind::Claim, 5, 0), Applied);
@@ -159,7 +162,7 @@ fn wallets_go_neither_below_zero_nor_over() {
     assert_eq!(h.ask(1, EventKind::WalletCredit, 0, 1), Full);
     h.spawn(5, TICKET);
     assert_eq!(h.ask(1, EventKind::Claim, 5, 0), Full, "the reward does not fit");
-    assert_eq!(h.player(1), Player { wallet: u64::MAX, score: 0, inventory: [0; 8] });
+    assert_eq!(h.player(1), Player { wallet: u64::MAX, ..Player::default() });
     assert_eq!(h.ask(2, EventKind::Claim, 5, 0), Applied, "the refused claim left it");
 }
 

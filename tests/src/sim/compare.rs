@@ -53,10 +53,23 @@ fn one_hunt(index: &Index, id: HuntId, wanted: &model::Hunt) -> Result<(), Strin
         let found = record.map(|r| model::Player {
             wallet: r.wallet,
             score: r.score,
+            score_epoch: r.score_epoch,
             inventory: r.inventory,
         });
         if found != Some(*owned) {
             return Err(format!("player {player}: {found:?}, the model has {owned:?}"));
+        }
+    }
+    let leaderboard = wanted.leaderboard();
+    let mut found = Vec::new();
+    index.ranked(id, 1, usize::MAX, |ranked| found.push(ranked.player.player()));
+    if found != leaderboard {
+        return Err(format!("the leaderboard is {found:?}, the model's {leaderboard:?}"));
+    }
+    for (player, rank) in leaderboard.iter().zip(1..) {
+        let found = index.player_slot(id, *player).and_then(|slot| index.rank(slot));
+        if found != Some(rank) {
+            return Err(format!("player {player} has rank {found:?}, the model says {rank}"));
         }
     }
     for (cell, hotspot) in &wanted.cells {

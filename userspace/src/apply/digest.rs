@@ -58,15 +58,16 @@ impl Digest {
         self.state = mix(self.state ^ record, K[0]);
     }
 
-    /// A player was written.
+    /// A player was written, whose score is what it is since `score_epoch`.
     #[inline(always)]
-    pub(super) fn player(&mut self, domain: u64, id: u64, player: &PlayerState) {
+    pub(super) fn player(&mut self, domain: u64, id: u64, player: &PlayerState, score_epoch: u64) {
         let items = |from: usize| {
             player.inventory[from..from + 4].iter().fold(0, |word, n| word << 16 | u64::from(*n))
         };
         let record = mix(domain ^ K[1], id ^ K[2])
             ^ mix(player.wallet ^ K[3], player.score ^ K[0])
-            ^ mix(items(0) ^ K[2], items(4) ^ K[1]);
+            ^ mix(items(0) ^ K[2], items(4) ^ K[1])
+            ^ mix(score_epoch ^ K[1], K[3]);
         self.state = mix(self.state ^ record, K[1]);
     }
 }
@@ -100,8 +101,12 @@ mod tests {
     }
 
     fn player(domain: u64, id: u64, player: PlayerState) -> u64 {
+        player_since(domain, id, player, 7)
+    }
+
+    fn player_since(domain: u64, id: u64, player: PlayerState, score_epoch: u64) -> u64 {
         let mut digest = Digest::default();
-        digest.player(domain, id, &player);
+        digest.player(domain, id, &player, score_epoch);
         digest.state
     }
 
@@ -123,6 +128,7 @@ mod tests {
             player(1, 9, PLAYER),
             player(1, 2, PlayerState { wallet: 9, ..PLAYER }),
             player(1, 2, PlayerState { score: 9, ..PLAYER }),
+            player_since(1, 2, PLAYER, 9),
         ];
         for item in 0..8 {
             let mut other = PLAYER;

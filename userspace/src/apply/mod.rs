@@ -67,4 +67,4 @@ pub use digest::Digest;
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -347,6 +347,11 @@ impl Partition {
         let mut record = Player::new(whose.hunt, whose.player);
         (record.wallet, record.score) = (player.wallet, player.score);
         record.inventory = player.inventory;
+        let (score, since) = slot.map_or((0, 0), |slot| {
+            let before = self.index.player(slot);
+            (before.score, before.score_epoch)
+        });
+        record.score_epoch = if player.score == score { since } else { self.epoch };
         let slot = match slot {
             Some(slot) => {
                 self.index.player_write(slot, record);
@@ -354,7 +359,7 @@ impl Partition {
             }
             None => self.index.player_insert(record).map_err(|_| Outcome::Full)?,
         };
-        self.digest.player(whose.domain, whose.player, player);
+        self.digest.player(whose.domain, whose.player, player, record.score_epoch);
         Ok(slot)
     }
 

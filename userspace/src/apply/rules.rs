@@ -7,7 +7,7 @@
 //! [`crate::apply`].
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{CELL_BITS, EventKind, Hotspot, HotspotKind, ITEM_TYPES};
+use veltrix_abi::kinds::{CELL_BITS, EventKind, Hotspot, HotspotKind, ITEM_TYPES, SCORE_MAX};
 
 /// What an event asks for, once its fields are known to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl HotspotState {
 pub struct PlayerState {
     /// Currency.
     pub wallet: u64,
-    /// Points.
+    /// Points, at most [`SCORE_MAX`].
     pub score: u64,
     /// Items by type.
     pub inventory: [u16; ITEM_TYPES as usize],
@@ -150,6 +150,13 @@ fn plus(a: u64, b: u64) -> Result<u64, Outcome> {
     a.checked_add(b).ok_or(Outcome::Full)
 }
 
+/// A score with a reward more.
+#[inline(always)]
+fn scored(score: u64, reward: u32) -> Result<u64, Outcome> {
+    let score = score.saturating_add(u64::from(reward));
+    if score > SCORE_MAX { Err(Outcome::Full) } else { Ok(score) }
+}
+
 /// One item to the player, one less on the cell, the reward to the score.
 ///
 /// `player` is the player as known, a new one where unknown, and `None` where
@@ -169,7 +176,7 @@ pub fn collect(
     let mut player = player.ok_or(Outcome::Full)?;
     let held = player.inventory.get_mut(usize::from(hotspot.item)).ok_or(Outcome::Full)?;
     *held = held.checked_add(1).ok_or(Outcome::Full)?;
-    player.score = plus(player.score, u64::from(hotspot.reward))?;
+    player.score = scored(player.score, hotspot.reward)?;
     hotspot.remaining -= 1;
     Ok((hotspot, player))
 }
@@ -191,7 +198,7 @@ pub fn use_key(
     let held = player.inventory.get_mut(usize::from(hotspot.item)).ok_or(Outcome::NoKey)?;
     *held = held.checked_sub(1).ok_or(Outcome::NoKey)?;
     player.wallet = plus(player.wallet, u64::from(hotspot.reward))?;
-    player.score = plus(player.score, u64::from(hotspot.reward))?;
+    player.score = scored(player.score, hotspot.reward)?;
     hotspot.remaining -= 1;
     Ok((hotspot, player))
 }
@@ -210,7 +217,7 @@ pub fn claim(
     let mut hotspot = open(hotspot, HotspotKind::Ticket, log_time_s)?;
     let mut player = player.ok_or(Outcome::Full)?;
     player.wallet = plus(player.wallet, u64::from(hotspot.reward))?;
-    player.score = plus(player.score, u64::from(hotspot.reward))?;
+    player.score = scored(player.score, hotspot.reward)?;
     hotspot.remaining = 0;
     hotspot.claimed = true;
     Ok((hotspot, player))
@@ -345,11 +352,11 @@ mod tests {
         let item = Some(hotspot(HotspotKind::Item));
         assert_eq!(collect(item, None, NOW_S), Err(Outcome::Full));
         assert_eq!(collect(item, Some(player(u16::MAX)), NOW_S), Err(Outcome::Full));
-        let rich = PlayerState { score: u64::MAX - 49, ..player(0) };
+        let rich = PlayerState { score: SCORE_MAX - 49, ..player(0) };
         assert_eq!(collect(item, Some(rich), NOW_S), Err(Outcome::Full));
-        let nearly = PlayerState { score: u64::MAX - 50, ..player(u16::MAX - 1) };
+        let nearly = PlayerState { score: SCORE_MAX - 50, ..player(u16::MAX - 1) };
         let (_, owner) = collect(item, Some(nearly), NOW_S).unwrap();
-        assert_eq!(owner, PlayerState { score: u64::MAX, ..player(u16::MAX) });
+        assert_eq!(owner, PlayerState { score: SCORE_MAX, ..player(u16::MAX) });
     }
 
     #[test]
@@ -375,7 +382,7 @@ mod tests {
             let there = Some(hotspot(kind));
             for rich in [
                 PlayerState { wallet: u64::MAX - 49, ..player(1) },
-                PlayerState { score: u64::MAX - 49, ..player(1) },
+                PlayerState { score: SCORE_MAX - 49, ..player(1) },
             ] {
                 assert_eq!(take(there, Some(rich), NOW_S), Err(Outcome::Full));
             }

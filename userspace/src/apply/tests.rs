@@ -17,7 +17,7 @@ use crate::index::IndexLimits;
 const START_MS: u64 = 1_700_000_000_000;
 const WINDOW_MS: u64 = 60_000;
 const PARTITIONS: u16 = 4;
-const HUNT: u64 = 7;
+pub(crate) const HUNT: u64 = 7;
 
 const LIMITS: PartitionLimits = PartitionLimits {
     index: IndexLimits { cells_max: 500, players_max: 400, hunts_max: 20 },
@@ -30,7 +30,7 @@ fn secret() -> Arc<Secret> {
 
 /// An event as a client means it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wish {
+pub(crate) struct Wish {
     domain: u64,
     key_ms: u64,
     tag: u64,
@@ -68,19 +68,25 @@ impl Wish {
 
 /// What an event was answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     First(Outcome),
     Again(Outcome, u64),
 }
 
 /// Every partition, and the batch that takes events to them.
-struct World {
+pub(crate) struct World {
     partitions: Vec<Partition>,
     limits: PartitionLimits,
     pool: Pool,
     epoch: u64,
     log_time_ms: u64,
     tags: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new(LIMITS)
+    }
 }
 
 impl World {
@@ -97,19 +103,25 @@ impl World {
     }
 
     /// An event with a key of its own, made now.
-    fn wish(&mut self, kind: EventKind, player: u64, subject: u64, argument: u64) -> Wish {
+    pub(crate) fn wish(
+        &mut self,
+        kind: EventKind,
+        player: u64,
+        subject: u64,
+        argument: u64,
+    ) -> Wish {
         self.tags += 1;
         let (key_ms, tag) = (self.log_time_ms, self.tags);
         Wish { domain: HUNT, key_ms, tag, player, kind: kind.code(), subject, argument }
     }
 
-    fn spawn(&mut self, subject: u64, hotspot: &Hotspot) -> Answer {
+    pub(crate) fn spawn(&mut self, subject: u64, hotspot: &Hotspot) -> Answer {
         let argument = hotspot.pack().unwrap();
         let wish = self.wish(EventKind::HotspotSpawn, 0, subject, argument);
         self.one(wish)
     }
 
-    fn one(&mut self, wish: Wish) -> Answer {
+    pub(crate) fn one(&mut self, wish: Wish) -> Answer {
         self.send(&[wish])[0]
     }
 
@@ -168,7 +180,7 @@ impl World {
             .collect()
     }
 
-    fn home(&self) -> &Partition {
+    pub(crate) fn home(&self) -> &Partition {
         &self.partitions[usize::from(partition_of(HUNT, PARTITIONS))]
     }
 

@@ -3,16 +3,17 @@
 //! each up to 2 MiB and waste a third of it.
 //!
 //! ```text
-//!   main   | cell hash | player hash | hunt hash | cells | players | hunts | nodes ...|
-//!          '------------- whole 2 MiB pages, unless shorter than one ---------------'
+//!   main   | cell hash | player hash | hunt hash | cells | players | hunts, tallies | board | nodes ...|
+//!          '--------------------- whole 2 MiB pages, unless shorter than one ---------------------'
 //!   rest   |... nodes |   what would have begun another huge page
 //! ```
 
 use std::io;
 
+use super::board::{BOARD_NODE_WORDS, board_nodes_max};
 use super::hash::{BUCKET_WORDS, SlotHash, buckets_of};
 use super::order::{NODE_WORDS, nodes_max};
-use super::records::{CELL_WORDS, IndexLimits, PLAYER_WORDS};
+use super::records::{CELL_WORDS, IndexLimits, PLAYER_WORDS, TALLY_WORDS};
 use crate::base::mem::HUGE_PAGE_BYTES;
 use crate::base::table::Table;
 
@@ -33,7 +34,9 @@ pub struct IndexBytes {
     pub players: u64,
     /// From player id to record.
     pub player_hash: u64,
-    /// Hunts, and from domain key to hunt.
+    /// Players in order of their scores.
+    pub board: u64,
+    /// Hunts, what they hold, and from domain key to hunt.
     pub hunts: u64,
     /// Which pages a capture has still to copy.
     pub capture: u64,
@@ -50,6 +53,7 @@ impl IndexBytes {
             + self.cell_order
             + self.players
             + self.player_hash
+            + self.board
             + self.hunts
             + self.capture
             + self.rounding
@@ -65,6 +69,9 @@ pub(super) struct Layout {
     pub(super) cells_at: usize,
     pub(super) players_at: usize,
     pub(super) hunts_at: usize,
+    pub(super) tallies_at: usize,
+    pub(super) board_at: usize,
+    pub(super) board_nodes_max: u32,
     /// Nodes of the order: from here to the end of main, then in rest.
     pub(super) nodes_at: usize,
     pub(super) nodes_in_main: u32,
@@ -90,6 +97,9 @@ impl Layout {
         let cells_at = section(limits.cells_max as usize * CELL_WORDS);
         let players_at = section(limits.players_max as usize * PLAYER_WORDS);
         let hunts_at = section(hunts_max as usize);
+        let tallies_at = section(hunts_max as usize * TALLY_WORDS);
+        let board_nodes_max = board_nodes_max(limits.players_max);
+        let board_at = section(board_nodes_max as usize * BOARD_NODE_WORDS);
         let nodes_at = end;
 
         let nodes_max = nodes_max(limits.cells_max);
@@ -109,6 +119,9 @@ impl Layout {
             cells_at,
             players_at,
             hunts_at,
+            tallies_at,
+            board_at,
+            board_nodes_max,
             nodes_at,
             nodes_in_main: nodes_in_main as u32,
             nodes_max,
@@ -133,7 +146,8 @@ impl Layout {
             cell_order: bytes(self.nodes_max as usize * NODE_WORDS),
             players: bytes(limits.players_max as usize * PLAYER_WORDS),
             player_hash: hash(limits.players_max),
-            hunts: bytes(hunts_max as usize) + hash(hunts_max),
+            board: bytes(self.board_nodes_max as usize * BOARD_NODE_WORDS),
+            hunts: bytes(hunts_max as usize * (1 + TALLY_WORDS)) + hash(hunts_max),
             capture: 0,
             rounding: 0,
         };

@@ -11,18 +11,19 @@ use super::morton::{CellBox, is_inside, next_inside};
 use super::records::{Cell, HuntId, OrderKey};
 
 impl Index {
-    /// Calls `visit` with the cells of `hunt` inside `field`, by ascending id,
-    /// at most `limit` of them; how many there were.
-    pub fn cells_in_box(
-        &self,
+    /// Calls `visit` with the cells of `hunt` inside `field` whose id is `from` or
+    /// more, by ascending id, at most `limit` of them; how many there were.
+    pub fn cells_in_box<'a>(
+        &'a self,
         hunt: HuntId,
         field: &CellBox,
+        from: u64,
         limit: usize,
-        mut visit: impl FnMut(&Cell),
+        mut visit: impl FnMut(&'a Cell),
     ) -> usize {
         let Some((low, high)) = field.codes() else { return 0 };
         let key = |id: u64| OrderKey { hunt: hunt.0, id };
-        let mut cursor = self.order.seek(self.view(), key(low));
+        let mut cursor = self.order.seek(self.view(), key(low.max(from)));
         let mut visited = 0;
         while visited < limit {
             let Some(cell) = cursor.next() else { break };

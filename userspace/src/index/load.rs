@@ -6,6 +6,7 @@ use std::io;
 use zerocopy::IntoBytes;
 
 use super::Index;
+use super::board::BoardKey;
 use super::capture::IndexImage;
 use super::records::{CELL_WORDS, Cell, IndexLimits, OrderKey, PLAYER_WORDS, Player};
 
@@ -78,6 +79,7 @@ impl Index {
         }
         self.load_hunts(&image.hunts[..image.hunts_len as usize])?;
         self.load_players(&image.players[..image.players_len as usize])?;
+        self.load_board(&image.players[..image.players_len as usize])?;
         self.load_cells(&image.cells[..image.cells_len as usize])
     }
 
@@ -100,16 +102,33 @@ impl Index {
                 self.prefetch_player_hash(ahead.hunt(), ahead.player);
             }
             if u32::from(player.hunt) >= hunts_len || !player.is_sound() {
-                return Err(unsound("player", slot, "unknown hunt, or bytes that must be 0"));
+                return Err(unsound(
+                    "player",
+                    slot,
+                    "unknown hunt, impossible score, or bytes that must be 0",
+                ));
             }
             if self.player_slot(player.hunt(), player.player).is_some() {
                 return Err(unsound("player", slot, "it is there twice"));
             }
             let hash = self.mix.of(player.hunt, player.player);
             self.layout.player_hash.insert(&mut self.main, hash, slot);
+            self.tally_mut(player.hunt).players += 1;
         }
         self.players_len = players.len() as u32;
         Ok(())
+    }
+
+    fn load_board(&mut self, players: &[Player]) -> Result<(), LoadError> {
+        let mut keys = Vec::with_capacity(players.len());
+        for (player, slot) in players.iter().zip(0..) {
+            keys.extend(BoardKey::of(player, slot));
+            let tally = self.tally_mut(player.hunt);
+            tally.score_epoch = tally.score_epoch.max(player.score_epoch);
+        }
+        keys.sort_unstable();
+        let (board, nodes) = self.board_nodes();
+        board.load(nodes, &keys).map_err(|_| unsound("player", 0, "the board has no room"))
     }
 
     fn load_cells(&mut self, cells: &[Cell]) -> Result<(), LoadError> {
@@ -132,6 +151,7 @@ impl Index {
             }
             let hash = self.mix.of(cell.hunt, cell.id);
             self.layout.cell_hash.insert(&mut self.main, hash, slot);
+            self.tally_mut(cell.hunt).cells += 1;
             keys.push(packed(cell.key(), slot));
         }
         keys.sort_unstable();

@@ -5,6 +5,7 @@
 //!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 8 B
 //!                      ^
 //!   box --morton.rs--> ranges of ids --order/--> slots in order
+//!   score --board/--> rank, rank --board/--> player
 //! ```
 //!
 //! | file | owns |
@@ -13,7 +14,8 @@
 //! | `arena.rs` | where each table lies in one run of huge pages |
 //! | `hash.rs` | from key to slot |
 //! | `order/` | cells by (hunt, id): ranges |
-//! | `boxes.rs`, `morton.rs` | cells of a rectangle |
+//! | `board/`, `ranks.rs` | players by (hunt, score): ranks |
+//! | `boxes.rs`, `nearest.rs`, `morton.rs` | cells of a rectangle, cells around a position |
 //! | `capture.rs` | a copy of the records at one moment |
 //! | `load.rs` | an index from such a copy |
 //!
@@ -33,12 +35,15 @@
 //! in the order in which they were first seen and never removed.
 
 mod arena;
+mod board;
 mod boxes;
 mod capture;
 mod hash;
 mod load;
 mod morton;
+mod nearest;
 mod order;
+mod ranks;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -47,15 +52,17 @@ use std::io;
 
 pub use self::arena::IndexBytes;
 use self::arena::{Layout, chunk, chunk_mut};
+use self::board::Board;
 pub use self::capture::IndexImage;
 use self::capture::{Capture, Pages};
 use self::hash::Mix;
 pub use self::load::LoadError;
 pub use self::morton::{COORDINATE_MAX, CellBox, morton_of, position_of};
 use self::order::{Memory, Order, View};
+pub use self::ranks::Ranked;
 use self::records::{CELL_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
-    Cell, CellSlot, Full, HuntId, IndexLimits, Player, PlayerSlot, RECORDS_MAX, SlotHint,
+    Cell, CellSlot, Full, HuntId, IndexLimits, Player, PlayerSlot, RECORDS_MAX, SlotHint, Tally,
 };
 use crate::base::table::{Table, prefetch};
 
@@ -68,6 +75,7 @@ pub struct Index {
     main: Table<u64>,
     rest: Table<u64>,
     order: Order,
+    board: Board,
     /// Slots of cells ever used: those from here on are vacant.
     cells_top: u32,
     /// Cells there are.
@@ -97,6 +105,7 @@ impl Index {
             nodes_in_main: layout.nodes_in_main,
         };
         let order = Order::new(&mut memory, layout.nodes_max);
+        let board = Board::new(&mut main[layout.board_at..], layout.board_nodes_max);
         Ok(Self {
             limits: *limits,
             layout,
@@ -104,6 +113,7 @@ impl Index {
             main,
             rest,
             order,
+            board,
             cells_top: 0,
             cells_len: 0,
             vacant: 0,
@@ -314,6 +324,7 @@ impl Index {
         self.layout.cell_hash.insert(&mut self.main, hash, slot);
         (self.vacant, self.cells_top) = (vacant, top);
         self.cells_len += 1;
+        self.tally_mut(cell.hunt).cells += 1;
         Ok(CellSlot(slot))
     }
 
@@ -339,6 +350,7 @@ impl Index {
         *self.cell_mut(slot.0) = Cell { claimed_by: vacant, ..Cell::default() };
         self.vacant = slot.0 + 1;
         self.cells_len -= 1;
+        self.tally_mut(cell.hunt).cells -= 1;
     }
 
     /// Cells of `hunt` with ids from `from` to `to_inclusive`, ascending.
@@ -453,8 +465,10 @@ impl Index {
     #[inline]
     pub fn player_write(&mut self, slot: PlayerSlot, player: Player) {
         self.save_player(slot.0);
-        let record = self.player_mut(slot.0);
-        *record = Player { player: record.player, hunt: record.hunt, ..player };
+        let before = *self.player(slot);
+        let after = Player { player: before.player, hunt: before.hunt, ..player };
+        *self.player_mut(slot.0) = after;
+        self.rank_again(slot, &before, &after);
     }
 
     /// Puts a player in. One that is there already gets the new record.
@@ -476,6 +490,9 @@ impl Index {
         let hash = self.mix.of(player.hunt, player.player);
         self.layout.player_hash.insert(&mut self.main, hash, slot);
         self.players_len += 1;
+        self.tally_mut(player.hunt).players += 1;
+        let nothing = Player::new(player.hunt(), player.player);
+        self.rank_again(PlayerSlot(slot), &nothing, &player);
         Ok(PlayerSlot(slot))
     }
 

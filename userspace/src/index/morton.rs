@@ -6,10 +6,7 @@
 //!         y  x  y  x  ...  y  x  y  x        30 bits each
 //! ```
 
-use veltrix_abi::kinds::CELL_BITS;
-
-/// Largest coordinate.
-pub const COORDINATE_MAX: u32 = (1 << (CELL_BITS / 2)) - 1;
+pub use veltrix_abi::query::COORDINATE_MAX;
 
 /// Bits of `x` in a code.
 const X_BITS: u64 = 0x5555_5555_5555_5555;
@@ -111,6 +108,8 @@ pub(super) fn next_inside(code: u64, low: u64, high: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use veltrix_abi::kinds::CELL_BITS;
+
     use super::*;
 
     #[test]

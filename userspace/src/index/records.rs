@@ -3,7 +3,7 @@
 
 use std::io;
 
-use veltrix_abi::kinds::{Hotspot, HotspotKind, REWARD_MAX};
+use veltrix_abi::kinds::{Hotspot, HotspotKind, REWARD_MAX, SCORE_MAX};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most cells or players of one partition. At 6 GB of cells a partition is far
@@ -208,13 +208,15 @@ pub struct Player {
     pub(super) player: u64,
     /// Balance.
     pub wallet: u64,
-    /// Points.
+    /// Points, at most `SCORE_MAX`.
     pub score: u64,
     /// Items by type.
     pub inventory: [u16; 8],
     pub(super) hunt: u16,
     pub(super) spare: [u16; 3],
-    pub(super) room: [u64; 2],
+    /// Epoch at which the score came to be what it is; 0 without one.
+    pub score_epoch: u64,
+    pub(super) room: u64,
 }
 
 impl Player {
@@ -222,8 +224,16 @@ impl Player {
     #[must_use]
     #[inline]
     pub const fn new(hunt: HuntId, player: u64) -> Self {
-        let hunt = hunt.0;
-        Self { player, wallet: 0, score: 0, inventory: [0; 8], hunt, spare: [0; 3], room: [0; 2] }
+        Self {
+            player,
+            wallet: 0,
+            score: 0,
+            inventory: [0; 8],
+            hunt: hunt.0,
+            spare: [0; 3],
+            score_epoch: 0,
+            room: 0,
+        }
     }
 
     /// The player's id.
@@ -238,12 +248,29 @@ impl Player {
         HuntId(self.hunt)
     }
 
-    /// Whether the bytes that mean nothing are 0.
+    /// Whether the bytes that mean nothing are 0 and the score is one that can be.
     pub(super) const fn is_sound(&self) -> bool {
-        matches!((self.spare, self.room), ([0, 0, 0], [0, 0]))
+        matches!((self.spare, self.room), ([0, 0, 0], 0)) && self.score <= SCORE_MAX
     }
 }
 
+/// What one hunt holds. Counted, and counted again from the records when they
+/// are loaded: no part of a snapshot.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Tally {
+    /// Cells with a hotspot, ended ones included.
+    pub cells: u32,
+    /// Players that were given something.
+    pub players: u32,
+    /// Epoch of the last change of a score; 0 before the first.
+    pub score_epoch: u64,
+}
+
+/// Words of a record in the arena.
+pub(super) const TALLY_WORDS: usize = size_of::<Tally>() / 8;
 /// Words of a record in the arena.
 pub(super) const CELL_WORDS: usize = size_of::<Cell>() / 8;
 /// Words of a record in the arena.

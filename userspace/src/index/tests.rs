@@ -55,6 +55,35 @@ fn check_players(index: &Index, model: &Players) {
         let slot = index.player_slot(HuntId(*hunt), *player).expect("a player that is there");
         assert_eq!(index.player(slot), record);
     }
+    for hunt in 0..index.limits().hunts_max {
+        check_board(index, HuntId(hunt));
+    }
+}
+
+/// Ranks against a sorted list of the records.
+fn check_board(index: &Index, hunt: HuntId) {
+    let mut wanted: Vec<(u32, Player)> = (0..)
+        .zip(index.players().copied())
+        .filter(|(_, player)| player.hunt() == hunt && player.score > 0)
+        .collect();
+    wanted.sort_by_key(|(slot, p)| (std::cmp::Reverse(p.score), p.score_epoch, *slot));
+    assert_eq!(index.ranked_len(hunt) as usize, wanted.len());
+    for (from, limit) in [(0, usize::MAX), (1, 3), (4, 9), (wanted.len() as u32 + 1, 1)] {
+        let mut found = Vec::new();
+        let seen = index.ranked(hunt, from, limit, |r| found.push((r.rank, *r.player)));
+        assert_eq!(seen, found.len());
+        let first = from.max(1);
+        let wanted = wanted.iter().map(|(_, player)| *player).skip(first as usize - 1).take(limit);
+        assert!(found.into_iter().eq((first..).zip(wanted)), "{limit} from {from}");
+    }
+    for ((slot, _), rank) in wanted.iter().zip(1..) {
+        assert_eq!(index.rank(PlayerSlot(*slot)), Some(rank));
+    }
+    let tally = index.tally(hunt);
+    let of_hunt = || index.players().filter(|player| player.hunt() == hunt);
+    assert_eq!(tally.cells as usize, index.cells().filter(|c| c.hunt() == hunt).count());
+    assert_eq!(tally.players as usize, of_hunt().count());
+    assert!(tally.score_epoch >= of_hunt().map(|p| p.score_epoch).max().unwrap_or(0));
 }
 
 /// A hint is where the record lies, but for a few whose tag met another's or whose
@@ -91,7 +120,7 @@ enum Step {
     Insert { hunt: u16, id: u64, remaining: u16 },
     Write { hunt: u16, id: u64, remaining: u16 },
     Remove { hunt: u16, id: u64 },
-    Player { hunt: u16, player: u64, wallet: u64 },
+    Player { hunt: u16, player: u64, wallet: u64, score: u64, score_epoch: u64 },
     Begin,
     Copy { bytes: usize },
     End,
@@ -107,8 +136,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (hunt.clone(), id.clone(), 1..9u16)
             .prop_map(|(hunt, id, remaining)| Step::Write { hunt, id, remaining }),
         3 => (hunt.clone(), id).prop_map(|(hunt, id)| Step::Remove { hunt, id }),
-        3 => (hunt, 0..80u64, 0..9u64)
-            .prop_map(|(hunt, player, wallet)| Step::Player { hunt, player, wallet }),
+        3 => (hunt, 0..80u64, 0..9u64, 0..5u64, 1..4u64).prop_map(
+            |(hunt, player, wallet, score, score_epoch)| {
+                Step::Player { hunt, player, wallet, score, score_epoch }
+            }),
         1 => Just(Step::Begin),
         1 => (0..40_000usize).prop_map(|bytes| Step::Copy { bytes }),
         1 => Just(Step::End),
@@ -150,7 +181,10 @@ impl Pair {
                     self.index.cell_remove(slot);
                 }
             }
-            Step::Player { hunt, player, wallet } => self.player(hunt, player, wallet),
+            Step::Player { hunt, player, wallet, score, score_epoch } => {
+                let record = Player::new(HuntId(hunt), player);
+                self.player(Player { wallet, score, score_epoch, ..record });
+            }
             Step::Begin => self.begin(),
             Step::Copy { bytes } => {
                 let done = self.index.capture_step(bytes);
@@ -174,8 +208,8 @@ impl Pair {
         }
     }
 
-    fn player(&mut self, hunt: u16, player: u64, wallet: u64) {
-        let record = Player { wallet, ..Player::new(HuntId(hunt), player) };
+    fn player(&mut self, record: Player) {
+        let (hunt, player) = (record.hunt, record.player);
         let max = self.index.limits().players_max;
         let is_known = self.players.contains_key(&(hunt, player));
         let full = !is_known && self.players.len() == max as usize;
@@ -273,12 +307,43 @@ proptest! {
         let wanted: Vec<u64> = ids.iter().copied().filter(|id| inside(*id)).collect();
         for limit in [usize::MAX, limit] {
             let mut found = Vec::new();
-            let count = index.cells_in_box(HuntId(1), &field, limit, |cell| found.push(cell.id()));
+            let count = index.cells_in_box(HuntId(1), &field, 0, limit, |cell| found.push(cell.id()));
             prop_assert_eq!(count, found.len());
             prop_assert_eq!(&found[..], &wanted[..wanted.len().min(limit)]);
+            let mut found = Vec::new();
+            index.cells_in_box(HuntId(1), &field, from, limit, |cell| found.push(cell.id()));
+            let behind = wanted.iter().copied().filter(|id| *id >= from).take(limit);
+            prop_assert!(found.into_iter().eq(behind));
         }
         let empty = CellBox { x_min: 9, x_max: 8, ..field };
-        prop_assert_eq!(index.cells_in_box(HuntId(1), &empty, 9, |_| ()), 0);
+        prop_assert_eq!(index.cells_in_box(HuntId(1), &empty, 0, 9, |_| ()), 0);
+    }
+
+    /// In a corner where all lie, and where they lie far and wide.
+    #[test]
+    fn the_nearest_are_those_that_a_sort_finds(
+        near in prop::collection::btree_set(0..1u64 << 13, 0..3_000),
+        far in prop::collection::btree_set(0..1u64 << 60, 0..40),
+        to in prop_oneof![0..1u64 << 13, 0..1u64 << 60],
+        wanted in 1..100usize,
+    ) {
+        let mut index = with_hunts(&limits(4_000, 0, 3));
+        for id in near.union(&far) {
+            index.cell_insert(cell(1, *id, 1)).unwrap();
+        }
+        index.cell_insert(cell(0, to, 1)).unwrap();
+        let (x, y) = position_of(to);
+        let distance = |id: u64| {
+            let (a, b) = position_of(id);
+            u64::from(a.abs_diff(x)).pow(2) + u64::from(b.abs_diff(y)).pow(2)
+        };
+        let mut sorted: Vec<_> = near.union(&far).map(|id| (distance(*id), *id)).collect();
+        sorted.sort_unstable();
+        sorted.truncate(wanted);
+        let mut kept = vec![None; wanted];
+        let len = index.nearest_cells(HuntId(1), to, &mut kept);
+        let found: Vec<_> = kept[..len].iter().flatten().map(|(d, cell)| (*d, cell.id())).collect();
+        prop_assert_eq!(found, sorted);
     }
 
     /// Whatever records an image has: an index or an error.
@@ -302,6 +367,7 @@ proptest! {
         image.hunts.copy_from_slice(&hunts);
         if let Ok(index) = Index::restore(&limits, &image) {
             prop_assert!(index.cells().all(|c| index.cell_slot(c.hunt(), c.id()).is_some()));
+            (0..8).for_each(|hunt| check_board(&index, HuntId(hunt)));
             let ordered: usize = (0..8).map(|h| index.cells_in(HuntId(h), 0, u64::MAX).count()).sum();
             prop_assert_eq!(ordered, index.cells_len() as usize);
         }

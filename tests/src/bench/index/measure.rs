@@ -216,7 +216,7 @@ fn boxes(world: &World, scale: Scale, random: &mut Random) -> Result<Boxes> {
         let field = CellBox { x_min, x_max: x_min + side - 1, y_min, y_max: y_min + side - 1 };
         let mut sum = 0;
         let started = Instant::now();
-        boxes.cells += world.partitions[partition].cells_in_box(hunt, &field, 1_000, |cell| {
+        boxes.cells += world.partitions[partition].cells_in_box(hunt, &field, 0, 1_000, |cell| {
             sum += u64::from(cell.remaining);
         });
         boxes.times_ns.record(started.elapsed().as_nanos() as u64)?;
@@ -237,7 +237,7 @@ fn check_a_box(world: &World, side: u32) -> Result<()> {
         (field.x_min..=field.x_max).contains(&x) && (field.y_min..=field.y_max).contains(&y)
     };
     let wanted = world.cells[0].iter().filter(|(h, id)| *h == hunt && is_inside(*id)).count();
-    let found = world.partitions[0].cells_in_box(hunt, &field, usize::MAX, |_| ());
+    let found = world.partitions[0].cells_in_box(hunt, &field, 0, usize::MAX, |_| ());
     ensure!(found == wanted, "a box holds {found} cells, a look at every cell finds {wanted}");
     Ok(())
 }

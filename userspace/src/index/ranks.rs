@@ -1,0 +1,126 @@
+//! Ranks: who stands where on a hunt's board.
+//!
+//! The board is always that of the records: whoever writes a player's score
+//! moves the player on the board in the same call.
+
+use super::Index;
+use super::arena::{chunk, chunk_mut};
+use super::board::{BOARD_NODE_WORDS, Board, BoardKey};
+use super::records::{HuntId, Player, PlayerSlot, TALLY_WORDS, Tally};
+use crate::base::table::prefetch;
+
+/// A player on the board.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked<'a> {
+    /// 1 for the first.
+    pub rank: u32,
+    /// The record.
+    pub player: &'a Player,
+}
+
+impl Index {
+    /// What a hunt holds.
+    #[must_use]
+    #[inline]
+    pub fn tally(&self, hunt: HuntId) -> &Tally {
+        let at = self.layout.tallies_at + usize::from(hunt.0) * TALLY_WORDS;
+        let words: &[u64; TALLY_WORDS] = chunk(&self.main, at);
+        zerocopy::transmute_ref!(words)
+    }
+
+    #[inline]
+    pub(super) fn tally_mut(&mut self, hunt: u16) -> &mut Tally {
+        let at = self.layout.tallies_at + usize::from(hunt) * TALLY_WORDS;
+        let words: &mut [u64; TALLY_WORDS] = chunk_mut(&mut self.main, at);
+        zerocopy::transmute_mut!(words)
+    }
+
+    /// Players of a hunt that have a score.
+    #[must_use]
+    pub fn ranked_len(&self, hunt: HuntId) -> u32 {
+        let (from, to) = self.span_of(hunt);
+        to - from
+    }
+
+    /// Rank of a player: 1 and one more for each of the hunt who has a higher
+    /// score, or the same since an earlier epoch, or the same in the same epoch and
+    /// was first seen before. `None` without a score.
+    #[must_use]
+    pub fn rank(&self, slot: PlayerSlot) -> Option<u32> {
+        let key = BoardKey::of(self.player(slot), slot.0)?;
+        let nodes = self.nodes();
+        let first = self.board.rank(nodes, BoardKey::first_of(key.hunt));
+        Some(self.board.rank(nodes, key) - first + 1)
+    }
+
+    /// Calls `visit` with the players of `hunt` from rank `from` on, 1 being the
+    /// first, at most `limit` of them; how many there were.
+    pub fn ranked(
+        &self,
+        hunt: HuntId,
+        from: u32,
+        limit: usize,
+        mut visit: impl FnMut(Ranked<'_>),
+    ) -> usize {
+        let nodes = self.nodes();
+        let below = self.board.rank(nodes, BoardKey::first_of(hunt.0));
+        let from = from.max(1);
+        let keys = || {
+            let cursor = self.board.select(nodes, below.saturating_add(from - 1));
+            cursor.take(limit).take_while(|key| key.hunt == hunt.0)
+        };
+        // Records lie at random places: all are asked for before one is read.
+        keys().for_each(|key| prefetch(&self.main, self.player_at(key.slot())));
+        let mut visited = 0;
+        for (key, rank) in keys().zip(from..) {
+            visit(Ranked { rank, player: self.player(PlayerSlot(key.slot())) });
+            visited += 1;
+        }
+        visited
+    }
+
+    /// Keys of all hunts before `hunt`, and those with its own.
+    fn span_of(&self, hunt: HuntId) -> (u32, u32) {
+        let nodes = self.nodes();
+        let from = self.board.rank(nodes, BoardKey::first_of(hunt.0));
+        let to = match hunt.0.checked_add(1) {
+            Some(next) => self.board.rank(nodes, BoardKey::first_of(next)),
+            None => self.board.len(),
+        };
+        (from, to)
+    }
+
+    /// Moves a player whose record has changed.
+    #[inline(always)]
+    pub(super) fn rank_again(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
+        if (before.score, before.score_epoch) != (after.score, after.score_epoch) {
+            self.rank_moved(slot, before, after);
+        }
+    }
+
+    fn rank_moved(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
+        let (old, new) = (BoardKey::of(before, slot.0), BoardKey::of(after, slot.0));
+        let (board, nodes) = self.board_nodes();
+        if let Some(old) = old {
+            board.remove(nodes, old);
+        }
+        if let Some(new) = new {
+            // The arena holds every player.
+            let entered = board.insert(nodes, new);
+            debug_assert!(entered.is_ok(), "the board is made for the most that can be");
+        }
+        let tally = self.tally_mut(after.hunt);
+        tally.score_epoch = tally.score_epoch.max(after.score_epoch);
+    }
+
+    fn nodes(&self) -> &[u64] {
+        let words = self.layout.board_nodes_max as usize * BOARD_NODE_WORDS;
+        &self.main[self.layout.board_at..][..words]
+    }
+
+    /// The board, and the nodes it works on.
+    pub(super) fn board_nodes(&mut self) -> (&mut Board, &mut [u64]) {
+        let words = self.layout.board_nodes_max as usize * BOARD_NODE_WORDS;
+        (&mut self.board, &mut self.main[self.layout.board_at..][..words])
+    }
+}
