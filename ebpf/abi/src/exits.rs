@@ -111,11 +111,12 @@ exits! {
     Malformed = 39, "malformed", Reply, "The body does not fit the kind: count, event lengths or padding disagree with the datagram's length.";
     Mode = 40, "mode", Reply, "An ack mode that does not exist.";
     DurableUnavailable = 41, "durable_unavailable", Reply, "Durable acks were asked for and this node runs no log.";
-    QueryUnavailable = 42, "query_unavailable", Reply, "A query, and this node serves none.";
+    QueryUnavailable = 42, "query_unavailable", Reply, "A query, and this node runs no log whose state it could read.";
     Shed = 43, "shed", Reply, "Refused before it was accepted, since the predicted wait exceeds the deadline; answered `busy`.";
     Ping = 44, "ping", Reply, "Answered with a pong.";
     Hello = 45, "hello", Reply, "Answered with the server's facts.";
     Accepted = 46, "accepted", Reply, "Events counted and acknowledged.";
+    Query = 47, "query", Reply, "Reads, answered from memory.";
 }
 
 /// Slot of the frame total in a queue's counter row: every frame the program

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod maps;
 pub mod outcomes;
 pub mod partition;
+pub mod query;
 pub mod wire;
 
 pub use exits::{Action, Exit};

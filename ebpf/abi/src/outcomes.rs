@@ -76,6 +76,8 @@ codes! {
         Malformed = 5, "malformed", "Count, lengths or padding disagree with the datagram's length.";
         Mode = 6, "mode", "This ack mode does not exist.";
         DurableUnavailable = 7, "durable-unavailable", "Durable acks need the log, and this node runs none.";
-        QueryUnavailable = 8, "query-unavailable", "This node answers no queries.";
+        QueryUnavailable = 8, "query-unavailable", "This node runs no log, and has nothing to read.";
     }
 }
+
+pub(crate) use codes;

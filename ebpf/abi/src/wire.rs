@@ -18,6 +18,7 @@ use crate::limits::{
     ACK_ENTRY_FIXED_BYTES, EVENT_FIXED_BYTES, EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES, TAG_BYTES,
 };
 use crate::outcomes::DUPLICATE_BIT;
+use crate::query::{Entries, Queries};
 
 /// First four bytes of every datagram.
 pub const MAGIC: [u8; 4] = *b"VLTX";
@@ -125,22 +126,22 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 #[inline(always)]
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array(bytes, at))
 }
 
 #[inline(always)]
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(array(bytes, at))
 }
 
 #[inline(always)]
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array(bytes, at))
 }
 
 #[inline(always)]
-fn put<const N: usize>(out: &mut [u8], at: usize, value: [u8; N]) {
+pub(crate) fn put<const N: usize>(out: &mut [u8], at: usize, value: [u8; N]) {
     out[at..at + N].copy_from_slice(&value);
 }
 
@@ -155,7 +156,7 @@ pub struct Header {
     pub mode: u8,
     /// Flag bits.
     pub flags: u8,
-    /// Entries in the body: events, ack entries; 0 in kinds that have none.
+    /// Entries in the body: events, ack entries, queries, answers; 0 in kinds that have none.
     pub count: u16,
     /// Must be zero.
     pub reserved: u16,
@@ -249,8 +250,8 @@ pub enum Request<'a> {
     Ping(u64),
     /// The server's facts are wanted.
     Hello,
-    /// A read; the body is not looked into here.
-    Query(&'a [u8]),
+    /// Reads of one hunt; what each asks for is not looked into here.
+    Query(Queries<'a>),
 }
 
 /// Splits and checks a datagram as a server receives it: CRC, version, kind,
@@ -321,11 +322,12 @@ pub fn decode_visiting<'a>(
             };
             Request::Events(mode, Events::check(body, header.count, visit)?)
         }
-        _ if header.mode != 0 || header.count != 0 => return Err(Exit::Reserved),
+        _ if header.mode != 0 => return Err(Exit::Reserved),
+        Kind::Query => Request::Query(Queries::check(body, header.count).ok_or(Exit::Malformed)?),
+        _ if header.count != 0 => return Err(Exit::Reserved),
         Kind::Ping if body.len() == PING_BODY_BYTES => Request::Ping(u64_at(body, 0)),
         Kind::Hello if body.len() == HELLO_BODY_BYTES => Request::Hello,
         Kind::Ping | Kind::Hello => return Err(Exit::Malformed),
-        Kind::Query => Request::Query(body),
         Kind::Ack | Kind::Pong | Kind::Answer | Kind::Welcome | Kind::Busy | Kind::Refused => {
             return Err(Exit::ReplyKind);
         }
@@ -557,8 +559,8 @@ impl<'a> AckEntry<'a> {
 /// ```text
 ///  0             8        16           18      20           22          24      25            26            27     28             30
 ///  | log_time_ns | epoch  | partitions | lanes | port_first | port_last | modes | version_min | version_max | role | payload_max  | events_max
-///  32       40           48 .. 64
-///  | cookie | cluster_id | zero
+///  32       40           48         49 .. 64
+///  | cookie | cluster_id | features | zero
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
@@ -590,9 +592,14 @@ pub struct Welcome {
     pub cookie: u64,
     /// Names the cluster; 0 until a data directory is formatted.
     pub cluster_id: u64,
+    /// What else is served: bit 0 queries.
+    pub features: u8,
 }
 
 impl Welcome {
+    /// Bit of [`Self::features`]: queries are answered.
+    pub const FEATURE_QUERIES: u8 = 1;
+
     /// Bit of [`Self::modes`] for a mode.
     #[must_use]
     pub const fn mode_bit(mode: Mode) -> u8 {
@@ -616,6 +623,7 @@ impl Welcome {
         put(out, 30, self.events_max.to_le_bytes());
         put(out, 32, self.cookie.to_le_bytes());
         put(out, 40, self.cluster_id.to_le_bytes());
+        out[48] = self.features;
     }
 
     /// Reads the body.
@@ -636,6 +644,7 @@ impl Welcome {
             events_max: u16_at(body, 30),
             cookie: u64_at(body, 32),
             cluster_id: u64_at(body, 40),
+            features: body[48],
         }
     }
 }
@@ -684,8 +693,8 @@ pub enum Reply<'a> {
     Pong(Pong),
     /// Answer to a hello.
     Welcome(Welcome),
-    /// Answer to a query; the body is not looked into here.
-    Answer(&'a [u8]),
+    /// Answer to a query.
+    Answer(Entries<'a>),
     /// Try again after so many microseconds, with jitter.
     Busy {
         /// Microseconds to wait at least.
@@ -746,7 +755,9 @@ pub fn decode_reply<'a>(
         Some(Kind::Welcome) => {
             Reply::Welcome(Welcome::read(body.try_into().map_err(|_| ReplyError::Malformed)?))
         }
-        Some(Kind::Answer) => Reply::Answer(body),
+        Some(Kind::Answer) => {
+            Reply::Answer(Entries::check(body, header.count).ok_or(ReplyError::Malformed)?)
+        }
         Some(Kind::Busy) if body.len() == SHORT_BODY_BYTES => {
             Reply::Busy { retry_after_us: u32_at(body, 0) }
         }

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use veltrix_abi::limits::{ACK_ENTRY_FIXED_BYTES, EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
+use veltrix_abi::query::{QUERY_BYTES, QUERY_HEAD_BYTES, Queries, Query, Wanted};
 use veltrix_abi::wire::{
     AckEntry, Event, FLAG_SEALED, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong,
     Reply, ReplyError, Request, SHORT_BODY_BYTES, Welcome, decode, decode_reply, finish,
@@ -89,6 +90,10 @@ fn walk(bytes: &[u8]) -> Result<Header, Exit> {
         assert_eq!(events.map(|e| e.wire_bytes()).sum::<usize>(), bytes.len() - HEADER_BYTES);
         assert_eq!(events.count(), count);
     }
+    if let Request::Query(queries) = request {
+        assert_eq!(queries.iter().len(), usize::from(header.count));
+        assert_eq!(queries.body_bytes, bytes.len() - HEADER_BYTES);
+    }
     Ok(header)
 }
 
@@ -101,6 +106,8 @@ fn walk_reply(bytes: &[u8]) -> Result<Header, ReplyError> {
             let marked = entry.outcomes.iter().filter(|o| **o & DUPLICATE_BIT != 0).count();
             assert_eq!(entry.duplicate_epochs().count(), marked);
         }
+    } else if let Reply::Answer(entries) = reply {
+        assert_eq!(entries.count(), usize::from(header.count));
     }
     Ok(header)
 }
@@ -244,7 +251,7 @@ proptest! {
         pong in any::<[u64; 3]>(),
         numbers in any::<(u64, u64, u64, u64)>(),
         shorts in any::<[u16; 6]>(),
-        bytes in any::<[u8; 4]>(),
+        bytes in any::<[u8; 5]>(),
     ) {
         let pong = Pong { client_sent_ns: pong[0], server_received_ns: pong[1], server_sent_ns: pong[2] };
         let mut body = [0xee; PING_BODY_BYTES];
@@ -255,6 +262,7 @@ proptest! {
             partitions: shorts[0], lanes: shorts[1], port_first: shorts[2], port_last: shorts[3],
             payload_bytes_max: shorts[4], events_max: shorts[5],
             modes: bytes[0], version_min: bytes[1], version_max: bytes[2], role: bytes[3],
+            features: bytes[4],
         };
         let mut body = [0xee; HELLO_BODY_BYTES];
         welcome.write(&mut body);
@@ -308,6 +316,35 @@ fn each_wrong_header_is_refused_by_its_own_name() {
         assert_eq!(of(Header::new(kind), &vec![0; bytes + 1]), Exit::Malformed);
         assert_eq!(of(Header { count: 1, ..Header::new(kind) }, &vec![0; bytes]), Exit::Reserved);
     }
+}
+
+#[test]
+fn a_query_is_taken_only_when_its_count_and_body_agree() {
+    let of = |header: Header, body: &[u8]| walk(&datagram(&header, body)).err();
+    let one = Header { count: 1, ..Header::new(Kind::Query) };
+    let mut body = [0; QUERY_HEAD_BYTES + QUERY_BYTES + 16];
+    Queries::write_head(&mut body, 9);
+    Query::of(&Wanted::Player(7)).write(&mut body[QUERY_HEAD_BYTES..]);
+    let least = QUERY_HEAD_BYTES + QUERY_BYTES;
+    assert_eq!(of(one, &body), None);
+    assert_eq!(of(one, &body[..least]), None);
+    // What a query asks is the server's to judge, not the decoder's.
+    assert_eq!(of(one, &[0; QUERY_HEAD_BYTES + QUERY_BYTES]), None);
+    for bytes in [0, 8, QUERY_HEAD_BYTES, least - 1] {
+        assert_eq!(of(one, &body[..bytes]), Some(Exit::Malformed), "{bytes} bytes");
+    }
+    for count in [0, 2, u16::MAX] {
+        assert_eq!(of(Header { count, ..one }, &body), Some(Exit::Malformed), "count {count}");
+    }
+    for at in [8, least, body.len() - 1] {
+        let mut bad = body;
+        bad[at] = 1;
+        assert_eq!(of(one, &bad), Some(Exit::Malformed), "byte {at}");
+    }
+    assert_eq!(of(Header { mode: 1, ..one }, &body), Some(Exit::Reserved));
+    assert_eq!(of(Header::new(Kind::Query), &[]), Some(Exit::Malformed), "no body");
+    let answer = datagram(&Header { count: 1, ..Header::new(Kind::Answer) }, &[]);
+    assert_eq!(walk_reply(&answer).unwrap_err(), ReplyError::Malformed);
 }
 
 #[test]

@@ -4,11 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use veltrix_abi::kinds::{CELL_BITS, SCORE_MAX};
 use veltrix_abi::limits::{
     ACK_ENTRY_FIXED_BYTES, EVENT_FIXED_BYTES, EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES,
     PAYLOAD_BYTES_LIMIT, PAYLOAD_BYTES_MAX_DEFAULT, TAG_BYTES,
 };
 use veltrix_abi::outcomes::DUPLICATE_BIT;
+use veltrix_abi::query::{
+    COORDINATE_MAX, CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntRow, PlayerRow, QUERY_BYTES,
+    QUERY_HEAD_BYTES, Queries, Query, QueryKind, QueryStatus, ROWS_MAX, RankRow, Row, Wanted,
+    row_bytes, write_answer_head,
+};
 use veltrix_abi::wire::{
     self, AckEntry, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Reply,
     Request, SHORT_BODY_BYTES, Welcome,
@@ -104,6 +110,51 @@ fn ack(sequence: u64, domain: u64, entries: &[Entry<'_>]) -> Vec<u8> {
     finished(header(Kind::Ack, entries.len() as u16, sequence, domain), &body)
 }
 
+const ASKED: [Wanted; 2] = [Wanted::Player(7), Wanted::Top { from: 1, limit: 2 }];
+
+fn queries() -> Vec<Query> {
+    ASKED.iter().zip(1..).map(|(wanted, tag)| Query { tag, ..Query::of(wanted) }).collect()
+}
+
+/// Padded to the size of the largest answer.
+fn query() -> Vec<u8> {
+    let room: usize = queries().iter().map(Query::answer_bytes_max).sum();
+    let mut body = vec![0; QUERY_HEAD_BYTES + room];
+    Queries::write_head(&mut body, 1000);
+    let places = body[QUERY_HEAD_BYTES..].chunks_exact_mut(QUERY_BYTES);
+    queries().iter().zip(places).for_each(|(query, place)| query.write(place));
+    finished(header(Kind::Query, 2, 11, 42), &body)
+}
+
+fn player_row() -> PlayerRow {
+    let inventory = [0, 3, 0, 0, 0, 0, 0, 1];
+    PlayerRow { player: 7, wallet: 250, score: 120, score_epoch: 990, inventory, rank: 2 }
+}
+
+fn rank_rows() -> [RankRow; 2] {
+    [
+        RankRow { rank: 1, player: 9, score: 120, score_epoch: 850 },
+        RankRow { rank: 2, player: 7, score: 120, score_epoch: 990 },
+    ]
+}
+
+fn answer() -> Vec<u8> {
+    fn push<R: Row>(body: &mut Vec<u8>, query: &Query, status: QueryStatus, next: u64, rows: &[R]) {
+        let mut entry = vec![0; ENTRY_FIXED_BYTES + R::BYTES * rows.len()];
+        let Query { kind, tag, .. } = *query;
+        EntryHead { kind, status, rows: rows.len() as u16, tag, next }.write(&mut entry);
+        let places = entry[ENTRY_FIXED_BYTES..].chunks_exact_mut(R::BYTES);
+        rows.iter().zip(places).for_each(|(row, place)| row.write(place));
+        body.extend(entry);
+    }
+    let mut body = vec![0; QUERY_HEAD_BYTES];
+    write_answer_head(&mut body, 1003, 250_000);
+    let queries = queries();
+    push(&mut body, &queries[0], QueryStatus::Found, 0, &[player_row()]);
+    push(&mut body, &queries[1], QueryStatus::More, 3, &rank_rows());
+    finished(header(Kind::Answer, 2, 11, 42), &body)
+}
+
 fn welcome() -> Welcome {
     Welcome {
         log_time_ns: LOG_TIME_NS,
@@ -120,6 +171,7 @@ fn welcome() -> Welcome {
         events_max: 24,
         cookie: 0,
         cluster_id: 0,
+        features: 0,
     }
 }
 
@@ -162,6 +214,8 @@ fn built() -> BTreeMap<&'static str, Vec<u8>> {
                 ],
             ),
         ),
+        ("query", query()),
+        ("answer", answer()),
         ("ping", finished(header(Kind::Ping, 0, 10, 0), &ping_body)),
         ("pong", finished(header(Kind::Pong, 0, 10, 0), &pong_body)),
         ("hello", finished(header(Kind::Hello, 0, 1, 0), &[0; HELLO_BODY_BYTES])),
@@ -202,6 +256,12 @@ fn the_requests_decode_to_what_the_page_says() {
     assert_eq!(got.collect::<Vec<_>>(), events());
     assert!(events().iter().all(Event::is_well_formed));
 
+    let (_, request) = wire::decode(&page["query"], crc_fast::crc32_iscsi).expect("sound");
+    let Request::Query(got) = request else { panic!("{request:?}") };
+    assert_eq!(got.min_epoch, 1000);
+    assert_eq!(got.iter().collect::<Vec<_>>(), queries());
+    assert_eq!(got.iter().filter_map(|query| query.wanted()).collect::<Vec<_>>(), ASKED);
+
     let (_, request) = wire::decode(&page["ping"], crc_fast::crc32_iscsi).expect("sound");
     assert!(matches!(request, Request::Ping(1_000_000)), "{request:?}");
     let (_, request) = wire::decode(&page["hello"], crc_fast::crc32_iscsi).expect("sound");
@@ -227,6 +287,15 @@ fn the_replies_decode_to_what_the_page_says() {
     let entries: Vec<_> = entries.map(|entry| (entry.sequence, entry.outcomes.to_vec())).collect();
     assert_eq!(entries, [(8, vec![1, 1, 12]), (9, vec![1])]);
 
+    let Reply::Answer(entries) = read("answer") else { panic!("not an answer") };
+    assert_eq!((entries.epoch, entries.age_ns), (1003, 250_000));
+    let entries: Vec<_> = entries.collect();
+    let heads = entries.iter().map(|entry| (entry.head.status, entry.head.tag, entry.head.next));
+    let wanted = [(QueryStatus::Found, 1, 0), (QueryStatus::More, 2, 3)];
+    assert_eq!(heads.collect::<Vec<_>>(), wanted);
+    assert_eq!(entries[0].rows().collect::<Vec<PlayerRow>>(), [player_row()]);
+    assert_eq!(entries[1].rows().collect::<Vec<RankRow>>(), rank_rows());
+
     let Reply::Pong(pong) = read("pong") else { panic!("not a pong") };
     assert_eq!(pong.server_sent_ns - pong.server_received_ns, 700);
     let Reply::Welcome(facts) = read("welcome") else { panic!("not a welcome") };
@@ -243,6 +312,7 @@ fn no_reply_on_the_page_is_larger_than_its_request() {
     let page = examples();
     for (reply, request) in [
         ("ack-duplicate", "events"),
+        ("answer", "query"),
         ("pong", "ping"),
         ("welcome", "hello"),
         ("busy", "events"),
@@ -258,7 +328,7 @@ fn no_reply_on_the_page_is_larger_than_its_request() {
 #[test]
 fn the_stated_lengths_are_the_examples_lengths() {
     let page = examples();
-    for name in ["events", "ack-duplicate", "ack-coalesced"] {
+    for name in ["events", "ack-duplicate", "ack-coalesced", "query", "answer"] {
         let (before, _) = PAGE.split_once(&format!("```hex {name}\n")).expect("there");
         let line = before.trim_end().lines().last().expect("a line before it");
         let stated = format!("; {} bytes:", page[name].len());
@@ -293,6 +363,8 @@ fn the_tables_of_codes_are_the_enums() {
     assert_codes("## Kinds", |c| Kind::from_code(c).map(|k| format!("{k:?}").to_lowercase()));
     assert_codes("## Ack modes", |c| Mode::from_code(c).map(|m| m.name().to_owned()));
     assert_codes("### Outcomes", |c| Outcome::from_code(c).map(|o| o.label().to_owned()));
+    assert_codes("### Kinds of queries", |c| QueryKind::from_code(c).map(|k| k.label().to_owned()));
+    assert_codes("### Statuses", |c| QueryStatus::from_code(c).map(|s| s.label().to_owned()));
     assert_codes("## Refused", |c| Refusal::from_code(c).map(|r| r.label().to_owned()));
 }
 
@@ -304,6 +376,53 @@ fn outcomes_and_refusals_mean_what_the_code_says() {
     for (row, refusal) in table("## Refused").iter().zip(Refusal::ALL) {
         assert_eq!(row[2], refusal.doc());
     }
+    for (row, kind) in table("### Kinds of queries").iter().zip(QueryKind::ALL) {
+        assert_eq!(row[2], kind.doc());
+    }
+    for (row, status) in table("### Statuses").iter().zip(QueryStatus::ALL) {
+        assert_eq!(row[2], status.doc());
+    }
+}
+
+#[test]
+fn the_fields_and_rows_of_a_query_are_what_its_kind_has() {
+    for row in table("### Kinds of queries") {
+        let kind = row[0].parse().expect("a code");
+        // A field that the kind does not have makes the query malformed.
+        let [limit, a, b, c] = [3, 4, 5, 6].map(|column| row[column] != "-");
+        let sound = Query { kind, zero: 0, limit: limit.into(), tag: 0, a: 0, b: 0, c: 0 };
+        assert!(sound.wanted().is_some(), "{row:?}");
+        let is_sound = |query: Query| query.wanted().is_some();
+        // As a corner, 1 is (1, 0): the second of a box cannot be lower.
+        let least = Query { b: b.into(), ..sound };
+        assert_eq!(is_sound(Query { a: 1, ..least }), a, "{row:?}");
+        assert_eq!(is_sound(Query { b: 1, ..sound }), b, "{row:?}");
+        assert_eq!(is_sound(Query { c: 1, ..sound }), c, "{row:?}");
+        assert_eq!(is_sound(Query { limit: 1, ..sound }), limit, "{row:?}");
+        let bytes = if row[7] == "player" { PlayerRow::BYTES } else { RankRow::BYTES };
+        assert_eq!(row_bytes(kind), bytes, "{row:?}");
+    }
+}
+
+#[test]
+fn the_limits_of_queries_are_the_codes() {
+    let limits = [
+        format!("most rows wanted, 1 to {ROWS_MAX}, where"),
+        format!("| player | 0 to {} |", (ROWS_MAX - 1) / 2),
+        format!("has more than {CELL_BITS}\nbits, a coordinate more than {}", CELL_BITS / 2),
+        format!("The highest score is 2^{} - 1", SCORE_MAX.count_ones()),
+        format!(
+            "datagram of {PAYLOAD_BYTES_MAX_DEFAULT} bytes has room for {} rows of {} bytes",
+            (PAYLOAD_BYTES_MAX_DEFAULT - HEADER_BYTES - QUERY_HEAD_BYTES - ENTRY_FIXED_BYTES)
+                / RankRow::BYTES,
+            RankRow::BYTES
+        ),
+    ];
+    for limit in limits {
+        assert!(PAGE.contains(&limit), "the page lacks: {limit}");
+    }
+    assert_eq!(COORDINATE_MAX.count_ones(), CELL_BITS / 2);
+    assert_eq!((CellRow::BYTES, HuntRow::BYTES), (RankRow::BYTES, RankRow::BYTES));
 }
 
 #[test]
@@ -329,6 +448,11 @@ fn sizes_are_the_limits() {
         PING_BODY_BYTES.to_string(),
         HELLO_BODY_BYTES.to_string(),
         SHORT_BODY_BYTES.to_string(),
+        QUERY_HEAD_BYTES.to_string(),
+        QUERY_BYTES.to_string(),
+        ENTRY_FIXED_BYTES.to_string(),
+        PlayerRow::BYTES.to_string(),
+        RankRow::BYTES.to_string(),
         TAG_BYTES.to_string(),
         format!("up to {PAYLOAD_BYTES_MAX_DEFAULT}"),
         format!("up to {PAYLOAD_BYTES_LIMIT}"),
