@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  KeySource ── key ──> Event ── push ──> DatagramBuilder ── finish ──> bytes to send
+//!  Wanted ── query ── restamp ──> bytes to send
 //!  bytes received ── read ──> (Header, Reply)
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 use uuid::{Builder, Uuid};
 use veltrix_abi::limits::{EVENT_FIXED_BYTES, EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES};
+use veltrix_abi::query::{QUERY_BYTES, QUERY_HEAD_BYTES, Queries, Query, Wanted};
 use veltrix_abi::wire::{
     self, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Reply, ReplyError,
 };
@@ -151,6 +153,39 @@ pub fn hello(session: u64, sequence: u64) -> [u8; HEADER_BYTES + HELLO_BODY_BYTE
     Header { session, sequence, ..Header::new(Kind::Hello) }.write(&mut datagram);
     wire::finish(&mut datagram, crc_fast::crc32_iscsi);
     datagram
+}
+
+/// Queries of one hunt in one datagram, each tagged with its place in `wanted`,
+/// padded to the size of the largest answer to them, or to `bytes_max` (bytes,
+/// rounded down to a multiple of 8) where that is less: no server answers with
+/// more than it got. Sequence and cookie are [`restamp`]'s to give.
+///
+/// `None` when `wanted` is empty or does not fit `bytes_max`.
+#[must_use]
+pub fn query(
+    session: u64,
+    domain: u64,
+    min_epoch: u64,
+    wanted: &[Wanted],
+    bytes_max: usize,
+) -> Option<Vec<u8>> {
+    let head_bytes = HEADER_BYTES + QUERY_HEAD_BYTES;
+    let query_bytes = head_bytes + QUERY_BYTES * wanted.len();
+    let bytes_max = bytes_max & !7;
+    if wanted.is_empty() || query_bytes > bytes_max {
+        return None;
+    }
+    let count = u16::try_from(wanted.len()).ok()?;
+    let answer_bytes: usize =
+        wanted.iter().map(|wanted| Query::of(wanted).answer_bytes_max()).sum();
+    let mut datagram = vec![0; (head_bytes + answer_bytes).clamp(query_bytes, bytes_max)];
+    Header { count, session, domain, ..Header::new(Kind::Query) }.write(&mut datagram);
+    Queries::write_head(&mut datagram[HEADER_BYTES..], min_epoch);
+    for ((wanted, tag), at) in wanted.iter().zip(0..).zip((head_bytes..).step_by(QUERY_BYTES)) {
+        Query { tag, ..Query::of(wanted) }.write(&mut datagram[at..]);
+    }
+    wire::finish(&mut datagram, crc_fast::crc32_iscsi);
+    Some(datagram)
 }
 
 /// Checks and splits a datagram that came from a server.

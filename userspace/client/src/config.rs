@@ -9,7 +9,7 @@ use veltrix_abi::Refusal;
 use veltrix_abi::limits::{
     EVENT_FIXED_BYTES, HEADER_BYTES, PAYLOAD_BYTES_LIMIT, PAYLOAD_BYTES_MAX_DEFAULT,
 };
-use veltrix_abi::wire::{Mode, Reply};
+use veltrix_abi::wire::{Mode, Reply, Welcome};
 
 use crate::Client;
 use crate::codec;
@@ -72,8 +72,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Longest time from taking an event over to its outcome, all retries
-    /// included; 2 s unless set.
+    /// Longest time from taking an event over to its outcome, or a query to its
+    /// answer, all retries included; 2 s unless set.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -92,8 +92,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Events that may wait for an outcome at a time; 65,536 unless set. It
-    /// bounds the client's memory: past it, `send` waits and `try_send` fails.
+    /// Events that may wait for an outcome at a time, together with the calls
+    /// that wait for rows; 65,536 unless set. It bounds the client's memory:
+    /// past it, `send` and queries wait and `try_send` fails.
     pub const fn events_in_flight_max(mut self, events: usize) -> Self {
         self.events_in_flight_max = events;
         self
@@ -140,6 +141,11 @@ impl ClientBuilder {
             return Err(ConnectError::ModeUnavailable { addr, wanted: self.mode, offered });
         }
         Ok(Client::start(&self, greeting))
+    }
+
+    /// Largest datagram that both sides take, bytes.
+    pub(crate) fn datagram_bytes_max(&self, welcome: &Welcome) -> usize {
+        self.payload_bytes_max.min(welcome.payload_bytes_max.into())
     }
 
     fn check(&self) -> Result<(), ConnectError> {

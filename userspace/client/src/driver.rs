@@ -6,6 +6,8 @@
 //!  callers <── Receipt or SendError ── settle <── ack, refused, deadline <── reply ──┘
 //! ```
 //!
+//! Queries take the same way without a batch to wait in (`queries`).
+//!
 //! One task, no locks: callers talk to it by a channel whose length the
 //! permits for events in flight bound. A datagram that is lost, or that the
 //! system would not send, is sent again after a wait with decorrelated jitter,
@@ -22,12 +24,14 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{self, AckEntry, Mode, Reply};
 use veltrix_abi::{Outcome, Refusal};
 
+mod queries;
+
 use crate::codec::{self, DatagramBuilder, Envelope, KeySource, Random};
 use crate::config::{ClientBuilder, Greeting};
-use crate::error::{RefusedReason, SendError};
+use crate::error::{QueryError, RefusedReason, SendError};
 use crate::event::Event;
 use crate::event::Receipt;
-use crate::flight::{Flight, Flights, Waiter};
+use crate::flight::{Asker, Cargo, Flight, Flights, Waiter};
 use crate::stats::{Counters, add};
 
 /// How often the server's log time is asked for again: a clock that drifts by
@@ -44,6 +48,7 @@ const SPARE_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit { domain: u64, event: Event, waiter: Waiter },
+    Ask { domain: u64, asker: Asker },
     Close { done: oneshot::Sender<()> },
 }
 
@@ -108,7 +113,7 @@ impl Driver {
             deadline: config.deadline,
             retry_base: config.retry_base,
             retry_cap: config.retry_cap,
-            datagram_bytes_max: config.payload_bytes_max.min(welcome.payload_bytes_max.into()),
+            datagram_bytes_max: config.datagram_bytes_max(&welcome),
             events_max: welcome.events_max,
         };
         Self {
@@ -199,6 +204,10 @@ impl Driver {
                 self.append(domain, event, waiter).await;
                 false
             }
+            Command::Ask { domain, asker } => {
+                self.ask(domain, asker).await;
+                false
+            }
             Command::Close { done } => {
                 self.closers.push(done);
                 true
@@ -257,16 +266,9 @@ impl Driver {
                 domain,
                 cookie: self.cookie,
             };
-            let mut flight = Flight {
-                datagram: builder.finish(&envelope).to_vec(),
-                waiters,
-                sequences: Vec::new(),
-                deadline,
-                wake: deadline,
-                delay: self.settings.retry_base,
-                tries: 0,
-                busy: 0,
-            };
+            let datagram = builder.finish(&envelope).to_vec();
+            let cargo = Cargo::Events(waiters);
+            let mut flight = Flight::new(datagram, cargo, deadline, self.settings.retry_base);
             self.try_once(&mut flight).await;
             self.flights.insert(flight);
         }
@@ -276,7 +278,7 @@ impl Driver {
         }
     }
 
-    /// Sends a batch under a new sequence and names its next wake.
+    /// Sends a datagram under a new sequence and names its next wake.
     async fn try_once(&mut self, flight: &mut Flight) {
         let sequence = self.sequence_next;
         self.sequence_next += 1;
@@ -308,9 +310,13 @@ impl Driver {
                 continue;
             };
             if flight.deadline <= now {
-                add(&self.counters.events_timed_out, flight.waiters.len());
-                let error = SendError::Deadline { tries: flight.tries, busy: flight.busy };
-                fail(flight, &error);
+                self.time_out(flight);
+                continue;
+            }
+            if let Cargo::Queries(asker) = &flight.cargo
+                && asker.reply.is_closed()
+            {
+                add(&self.counters.queries_abandoned, asker.wanted.len());
                 continue;
             }
             add(&self.counters.retries, usize::from(flight.tries > 0));
@@ -358,8 +364,9 @@ impl Driver {
                 self.cookie = welcome.cookie;
                 self.clock = LogClock { log_time_ns: welcome.log_time_ns, at: Instant::now() };
             }
+            Reply::Answer(answer) => self.on_answer(header.sequence, answer),
             // Never asked for by this client.
-            Reply::Pong(_) | Reply::Answer(_) => add(&self.counters.replies_invalid, 1),
+            Reply::Pong(_) => add(&self.counters.replies_invalid, 1),
         }
     }
 
@@ -368,15 +375,15 @@ impl Driver {
             add(&self.counters.replies_late, 1);
             return;
         };
-        let fits = entry.outcomes.len() == flight.waiters.len() && entry.mode == self.settings.mode;
+        let fits = matches!(&flight.cargo, Cargo::Events(w) if w.len() == entry.outcomes.len())
+            && entry.mode == self.settings.mode;
         if !fits {
             add(&self.counters.replies_invalid, 1);
             return;
         }
-        let Some(flight) = self.flights.remove(id) else {
-            return;
-        };
-        self.settle(flight, entry);
+        if let Some(flight) = self.flights.remove(id) {
+            self.settle(flight, entry);
+        }
     }
 
     /// Hands out receipts. Events the server turned away before they joined a
@@ -392,7 +399,10 @@ impl Driver {
         } else {
             None
         };
-        let Flight { waiters, deadline, delay, tries, busy, .. } = flight;
+        let Flight { cargo: Cargo::Events(waiters), deadline, delay, tries, busy, .. } = flight
+        else {
+            return;
+        };
         let mut epochs = entry.duplicate_epochs();
         let mut again = Vec::new();
         for (index, (waiter, byte)) in waiters.into_iter().zip(entry.outcomes).enumerate() {
@@ -420,17 +430,8 @@ impl Driver {
         if let Some(datagram) = rest {
             let delay = self.jitter(delay);
             let wake = (Instant::now() + delay).min(deadline);
-            let (waiters, sequences) = (again, Vec::new());
-            self.flights.insert(Flight {
-                datagram,
-                waiters,
-                sequences,
-                deadline,
-                wake,
-                delay,
-                tries,
-                busy,
-            });
+            let flight = Flight::new(datagram, Cargo::Events(again), deadline, delay);
+            self.flights.insert(Flight { wake, tries, busy, ..flight });
         }
     }
 
@@ -461,13 +462,37 @@ impl Driver {
         let Some(flight) = self.flights.remove(id) else {
             return;
         };
-        add(&self.counters.events_refused, flight.waiters.len());
-        fail(flight, &SendError::Refused(refused));
+        match flight.cargo {
+            Cargo::Events(waiters) => {
+                add(&self.counters.events_refused, waiters.len());
+                fail(waiters, &SendError::Refused(refused));
+            }
+            Cargo::Queries(asker) => {
+                add(&self.counters.queries_refused, asker.wanted.len());
+                asker.finish(Err(QueryError::Refused(refused)));
+            }
+        }
+    }
+
+    /// Ends what got no answer until its deadline.
+    fn time_out(&self, flight: Flight) {
+        let Flight { cargo, tries, busy, .. } = flight;
+        match cargo {
+            Cargo::Events(waiters) => {
+                add(&self.counters.events_timed_out, waiters.len());
+                fail(waiters, &SendError::Deadline { tries, busy });
+            }
+            Cargo::Queries(asker) => {
+                add(&self.counters.queries_timed_out, asker.wanted.len());
+                let error = asker.overdue(tries, busy);
+                asker.finish(Err(error));
+            }
+        }
     }
 }
 
-fn fail(flight: Flight, error: &SendError) {
-    for waiter in flight.waiters {
+fn fail(waiters: Vec<Waiter>, error: &SendError) {
+    for waiter in waiters {
         let _ = waiter.reply.send(Err(error.clone()));
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use veltrix_abi::Refusal;
 use veltrix_abi::kinds::{Hotspot, ITEM_TYPES, LIFETIME_S_MAX, REWARD_MAX};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
+use veltrix_abi::query::{COORDINATE_MAX, QueryKind, ROWS_MAX};
 use veltrix_abi::wire::Mode;
 
 /// Why [`crate::Client::connect`] gave no client.
@@ -140,6 +141,122 @@ pub enum SendError {
         "the limit of events in flight is reached; wait for receipts or raise `events_in_flight_max`"
     )]
     InFlightFull,
+    /// The client is closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// Why a query has no answer. Queries change nothing: asking again is always safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Nothing was asked for.
+    #[error("no query was given, wanted at least 1")]
+    Empty,
+    /// No rows were asked for, or too many.
+    #[error("limit is {limit}, wanted 1 to {ROWS_MAX} rows")]
+    Limit {
+        /// The limit given.
+        limit: u16,
+    },
+    /// More neighbours were asked for than an answer may hold.
+    #[error("around is {around}, wanted 0 to {}", crate::query::AROUND_MAX)]
+    Around {
+        /// The number given.
+        around: u16,
+    },
+    /// Ranks have 32 bits.
+    #[error("rank to begin from is {from}, wanted up to {}", u32::MAX)]
+    Rank {
+        /// The rank given.
+        from: u64,
+    },
+    /// A cell id has 60 bits.
+    #[error("{cell:#x} is no cell id: wanted at most 60 bits")]
+    Cell {
+        /// The id given.
+        cell: u64,
+    },
+    /// A range of a box is empty, or leaves the map.
+    #[error(
+        "box is {} to {} by {} to {}, wanted each from low to high, up to {COORDINATE_MAX}",
+        .x[0], .x[1], .y[0], .y[1]
+    )]
+    Box {
+        /// Least and largest `x` given.
+        x: [u32; 2],
+        /// Least and largest `y` given.
+        y: [u32; 2],
+    },
+    /// The datagram could not carry the queries with one row of answer for each.
+    #[error(
+        "{queries} queries need {bytes} bytes for one row each, a datagram holds {datagram_bytes_max}; \
+         ask fewer at once, or raise `payload_bytes_max` here and on the server"
+    )]
+    DatagramTooSmall {
+        /// Queries asked at once.
+        queries: usize,
+        /// Bytes needed at least.
+        bytes: usize,
+        /// Largest datagram agreed on with the server.
+        datagram_bytes_max: usize,
+    },
+    /// No answer came in time.
+    #[error("no answer within the deadline: {tries} tries, {busy} answered busy")]
+    Deadline {
+        /// Datagrams sent with this query.
+        tries: u32,
+        /// How many of them were answered `busy`.
+        busy: u32,
+    },
+    /// The server did not get as far as the query asked in time.
+    #[error(
+        "the server has applied up to epoch {epoch}, wanted {min_epoch}, until the deadline ({tries} tries); \
+         ask again later, or for a lower epoch with `Domain::at_least`"
+    )]
+    Behind {
+        /// The epoch asked for.
+        min_epoch: u64,
+        /// The epoch the server had reached when it answered last.
+        epoch: u64,
+        /// Datagrams sent with this query.
+        tries: u32,
+    },
+    /// The hunt was changing its lane all the time.
+    #[error(
+        "the hunt's partition was changing its lane until the deadline ({tries} tries); ask again"
+    )]
+    Moving {
+        /// Datagrams sent with this query.
+        tries: u32,
+    },
+    /// The server finds no sense in a query that this client thought sound.
+    #[error(
+        "the server finds query {index} ({}) malformed: client and server differ in version; update the older",
+        .kind.label()
+    )]
+    Malformed {
+        /// Place among the queries asked at once, from 0.
+        index: usize,
+        /// Its kind.
+        kind: QueryKind,
+    },
+    /// The queries before it took the room of the whole datagram.
+    #[error(
+        "the {bytes} bytes of the datagram have no room for a row of query {index} ({}); \
+         lower the limits of those before it, or ask it by itself", .kind.label()
+    )]
+    NoRoom {
+        /// Place among the queries asked at once, from 0.
+        index: usize,
+        /// Its kind.
+        kind: QueryKind,
+        /// Bytes of the datagram.
+        bytes: usize,
+    },
+    /// The server refused the datagram for good.
+    #[error("refused: {0}")]
+    Refused(RefusedReason),
     /// The client is closed.
     #[error("the client is closed")]
     Closed,

@@ -164,6 +164,12 @@ impl ServerInfo {
         self.welcome.partitions
     }
 
+    /// Whether the server answers queries.
+    #[must_use]
+    pub const fn answers_queries(&self) -> bool {
+        self.welcome.features & Welcome::FEATURE_QUERIES != 0
+    }
+
     /// Whether the server gives acks of `mode`.
     #[must_use]
     pub const fn offers(&self, mode: Mode) -> bool {

@@ -1,11 +1,11 @@
-//! Batches that were sealed and wait for their outcomes.
+//! Datagrams that wait for their answers: sealed batches of events, and queries.
 //!
 //! ```text
-//!  sequence of any try ──> batch id ──> Flight { datagram, waiters, deadline, next wake }
+//!  sequence of any try ──> flight id ──> Flight { datagram, who waits, deadline, next wake }
 //! ```
 //!
-//! Every try of a batch has a sequence of its own, and each of them finds the
-//! batch until it is settled; then all are forgotten, and what still arrives
+//! Every try of a datagram has a sequence of its own, and each of them finds the
+//! flight until it is settled; then all are forgotten, and what still arrives
 //! is late. Wakes are a heap whose stale entries are skipped when they surface.
 
 use std::cmp::Reverse;
@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::error::SendError;
+use veltrix_abi::query::Wanted;
+
+use crate::error::{QueryError, SendError};
 use crate::event::Receipt;
+use crate::query::{PutOff, Read, Rows};
 
 /// Who waits for an event's outcome; the permit frees its place in flight.
 #[derive(Debug)]
@@ -24,12 +27,32 @@ pub(crate) struct Waiter {
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// One sealed batch.
+/// Who waits for the answer to queries that share a datagram. The permit frees
+/// its place in flight.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    /// In the order of the queries in the datagram.
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) min_epoch: u64,
+    /// What the last answer said that was none yet.
+    pub(crate) put_off: Option<PutOff>,
+    pub(crate) reply: oneshot::Sender<Result<Read<Vec<Rows>>, QueryError>>,
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// What a datagram carries, by who waits for it.
+#[derive(Debug)]
+pub(crate) enum Cargo {
+    /// In the order of the events in the datagram.
+    Events(Vec<Waiter>),
+    Queries(Asker),
+}
+
+/// One datagram on its way.
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) datagram: Vec<u8>,
-    /// In the order of the events in the datagram.
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) cargo: Cargo,
     /// Sequences of its tries so far.
     pub(crate) sequences: Vec<u64>,
     pub(crate) deadline: Instant,
@@ -41,7 +64,15 @@ pub(crate) struct Flight {
     pub(crate) busy: u32,
 }
 
-/// All batches in flight of one client.
+impl Flight {
+    /// One that was not tried yet.
+    pub(crate) fn new(datagram: Vec<u8>, cargo: Cargo, deadline: Instant, delay: Duration) -> Self {
+        let (sequences, wake) = (Vec::new(), deadline);
+        Self { datagram, cargo, sequences, deadline, wake, delay, tries: 0, busy: 0 }
+    }
+}
+
+/// All datagrams in flight of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     by_id: HashMap<u64, Flight>,
@@ -61,13 +92,14 @@ impl Flights {
         self.put_back(id, flight);
     }
 
-    /// Takes a batch out for a change, by the sequence of any of its tries.
-    pub(crate) fn find(&self, sequence: u64) -> Option<(u64, &Flight)> {
+    /// Finds a flight and its id, by the sequence of any of its tries. Its wake
+    /// is to be changed by taking it out and putting it back only.
+    pub(crate) fn find(&mut self, sequence: u64) -> Option<(u64, &mut Flight)> {
         let id = *self.by_sequence.get(&sequence)?;
-        Some((id, self.by_id.get(&id)?))
+        Some((id, self.by_id.get_mut(&id)?))
     }
 
-    /// Puts a batch back under its id, with the wake it names now.
+    /// Puts a flight back under its id, with the wake it names now.
     pub(crate) fn put_back(&mut self, id: u64, flight: Flight) {
         for sequence in &flight.sequences {
             self.by_sequence.insert(*sequence, id);
@@ -76,7 +108,7 @@ impl Flights {
         self.by_id.insert(id, flight);
     }
 
-    /// Forgets a batch and all its sequences.
+    /// Forgets a flight and all its sequences.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Flight> {
         let flight = self.by_id.remove(&id)?;
         for sequence in &flight.sequences {
@@ -85,7 +117,7 @@ impl Flights {
         Some(flight)
     }
 
-    /// When the next batch wants attention.
+    /// When the next flight wants attention.
     pub(crate) fn next_wake(&mut self) -> Option<Instant> {
         while let Some(Reverse((wake, id))) = self.wakes.peek() {
             if self.by_id.get(id).is_some_and(|flight| flight.wake == *wake) {
@@ -96,7 +128,7 @@ impl Flights {
         None
     }
 
-    /// Takes out the id of a batch whose wake has come.
+    /// Takes out the id of a flight whose wake has come.
     pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         if self.next_wake()? > now {
             return None;

@@ -27,6 +27,38 @@
 //! - Memory is bounded: at most `events_in_flight_max` events wait for an
 //!   outcome; past that [`Domain::send`] waits and [`Domain::try_send`] fails.
 //!
+//! # Reading
+//!
+//! A [`Domain`] is read by the same socket: [`player`](Domain::player),
+//! [`cell`](Domain::cell), [`cells_in_box`](Domain::cells_in_box),
+//! [`nearest_cells`](Domain::nearest_cells), [`top`](Domain::top),
+//! [`rank`](Domain::rank), [`summary`](Domain::summary), and several of them in
+//! one datagram by [`query`](Domain::query).
+//!
+//! ```no_run
+//! # async fn board(hunt: veltrix_client::Domain) -> Result<(), veltrix_client::QueryError> {
+//! let mut from = 1;
+//! loop {
+//!     let page = hunt.top(from, 30).await?;
+//!     for row in page.value.rows {
+//!         println!("{:>4} {:>8} player {}", row.rank, row.score, row.player);
+//!     }
+//!     let Some(next) = page.value.next else { return Ok(()) };
+//!     from = next;
+//! }
+//! # }
+//! ```
+//!
+//! - Every result is a [`Read`]: the rows, the log index (`epoch`) whose state
+//!   they show, and how old that may be (`age`). Pages that follow each other may
+//!   show different epochs.
+//! - To read what was written, ask for its epoch:
+//!   `hunt.at_least(receipt.epoch).player(7)`.
+//! - A query that gets lost is asked again like an event, as is one that the
+//!   server cannot answer yet; at the deadline the error says which it was.
+//! - A server without a log answers no queries: [`QueryError::Refused`].
+//!   [`ServerInfo::answers_queries`] tells beforehand.
+//!
 //! # What it does not do
 //!
 //! It does not keep events across the end of its process: give an
@@ -47,6 +79,7 @@ mod driver;
 mod error;
 mod event;
 mod flight;
+mod query;
 mod stats;
 
 use std::future::Future;
@@ -58,16 +91,20 @@ use tokio::net::ToSocketAddrs;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 
 pub use config::ClientBuilder;
-pub use error::{ConnectError, RefusedReason, SendError};
+pub use error::{ConnectError, QueryError, RefusedReason, SendError};
 pub use event::{Event, Receipt, ServerInfo};
+pub use query::{AROUND_MAX, Page, Read, Rows};
 pub use stats::Stats;
 pub use uuid::Uuid;
 pub use veltrix_abi::kinds::{Hotspot, HotspotKind};
+pub use veltrix_abi::query::{
+    COORDINATE_MAX, CellRow, HuntRow, PlayerRow, QueryKind, ROWS_MAX, RankRow, Wanted,
+};
 pub use veltrix_abi::wire::Mode;
 pub use veltrix_abi::{Outcome, Refusal};
 
 use driver::{Command, Driver};
-use flight::Waiter;
+use flight::{Asker, Waiter};
 use stats::Counters;
 
 /// A connection to a server: cheap to clone, all clones are one client.
@@ -86,6 +123,7 @@ struct Shared {
     room: Arc<Semaphore>,
     counters: Arc<Counters>,
     server: ServerInfo,
+    datagram_bytes_max: usize,
 }
 
 impl Client {
@@ -113,6 +151,7 @@ impl Client {
             room: Arc::new(Semaphore::new(config.events_in_flight_max)),
             counters: counters.clone(),
             server: greeting.server.clone(),
+            datagram_bytes_max: config.datagram_bytes_max(&greeting.server.welcome) & !7,
         };
         tokio::spawn(Driver::new(config, greeting, counters).run(receiver));
         Self { shared: Arc::new(shared) }
@@ -122,7 +161,7 @@ impl Client {
     /// atomically, by default one hunt.
     #[must_use]
     pub fn domain(&self, key: u64) -> Domain {
-        Domain { client: self.clone(), key }
+        Domain { client: self.clone(), key, min_epoch: 0 }
     }
 
     /// What the server said of itself.
@@ -137,10 +176,12 @@ impl Client {
         self.shared.counters.snapshot()
     }
 
-    /// Takes no more events, waits until every event taken over has its
-    /// outcome or passed its deadline, and gives the final counts.
+    /// Takes no more events and queries, waits until every event taken over has
+    /// its outcome and every query its answer, or passed its deadline, and gives
+    /// the final counts.
     ///
-    /// Other clones of the client see [`SendError::Closed`] from then on.
+    /// Other clones of the client see [`SendError::Closed`] and
+    /// [`QueryError::Closed`] from then on.
     pub async fn close(self) -> Stats {
         self.shared.room.close();
         let (done, closed) = oneshot::channel();
@@ -152,11 +193,14 @@ impl Client {
     }
 }
 
-/// One consistency domain of a client; events are sent through it.
+/// One consistency domain of a client; events are sent, and queries asked,
+/// through it.
 #[derive(Clone, Debug)]
 pub struct Domain {
     client: Client,
     key: u64,
+    /// Epoch that queries ask for; 0 = any.
+    min_epoch: u64,
 }
 
 impl Domain {
@@ -232,6 +276,19 @@ impl Domain {
         let command = Command::Submit { domain: self.key, event, waiter };
         self.client.shared.commands.send(command).map_err(|_| SendError::Closed)?;
         Ok(Pending { receipt })
+    }
+
+    /// Has queries sent that were checked; each call takes one place in flight.
+    async fn ask(&self, wanted: Vec<Wanted>) -> Result<Read<Vec<Rows>>, QueryError> {
+        let shared = &self.client.shared;
+        let room = shared.room.clone();
+        let permit = room.acquire_owned().await.map_err(|_| QueryError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let min_epoch = self.min_epoch;
+        let asker = Asker { wanted, min_epoch, put_off: None, reply, _permit: permit };
+        let command = Command::Ask { domain: self.key, asker };
+        shared.commands.send(command).map_err(|_| QueryError::Closed)?;
+        answer.await.unwrap_or(Err(QueryError::Closed))
     }
 }
 

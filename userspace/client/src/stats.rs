@@ -32,12 +32,18 @@ counters! {
     events_refused: "Events in datagrams the server refused.";
     events_invalid: "Events that could not be sent (too large for a datagram), or whose outcome code is unknown here.";
     duplicates: "Receipts marked duplicate: an earlier try had been applied.";
-    datagrams_sent: "Event datagrams sent, retries included.";
-    retries: "Event datagrams sent again.";
+    queries_submitted: "Queries sent or to be sent; each ends as answered, failed, timed out, refused or abandoned.";
+    queries_answered: "Queries that got their rows.";
+    queries_failed: "Queries asked together with one that the server found malformed or had no room for, and that one.";
+    queries_timed_out: "Queries whose deadline passed without an answer that shows what was asked for.";
+    queries_refused: "Queries in datagrams the server refused.";
+    queries_abandoned: "Queries whose caller stopped waiting; they are not sent again.";
+    datagrams_sent: "Event and query datagrams sent, retries included.";
+    retries: "Event and query datagrams sent again.";
     busy: "Busy answers.";
     send_errors: "Datagrams the system would not send; the retry follows as for a lost one.";
     receive_errors: "Errors on receiving, such as a closed port reported by the server's host.";
-    replies_late: "Replies and ack entries for datagrams already settled: second acks of a retried batch, or too late.";
+    replies_late: "Replies and ack entries for datagrams already settled: second answers to what was retried, or too late.";
     replies_invalid: "Replies dropped: not ours, damaged, of unknown kind, or not fitting the datagram they name.";
     replies_foreign: "Replies dropped: the session id is not this client's.";
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use veltrix_abi::limits::{EVENT_FIXED_BYTES, HEADER_BYTES};
+use veltrix_abi::query::{Query, Wanted};
 use veltrix_abi::wire::{self, Event, Mode, ReplyError, Request};
 use veltrix_client::codec::{self, DatagramBuilder, Envelope, KeySource};
 
@@ -84,6 +85,32 @@ proptest! {
     }
 
     #[test]
+    fn a_query_datagram_is_sound_and_has_room_for_its_answer(
+        wanted in vec(wanted(), 0..50),
+        numbers in any::<(u64, u64, u64)>(),
+        bytes_max in 0_usize..3456,
+    ) {
+        let (session, domain, min_epoch) = numbers;
+        let built = codec::query(session, domain, min_epoch, &wanted, bytes_max);
+        let query_bytes = HEADER_BYTES + 16 + 32 * wanted.len();
+        prop_assert_eq!(built.is_some(), !wanted.is_empty() && query_bytes <= bytes_max & !7);
+        let Some(mut datagram) = built else { return Ok(()) };
+        let answer_bytes: usize =
+            wanted.iter().map(|wanted| Query::of(wanted).answer_bytes_max()).sum();
+        let room = (HEADER_BYTES + 16 + answer_bytes).min(bytes_max & !7);
+        prop_assert_eq!(datagram.len(), room.max(query_bytes));
+        codec::restamp(&mut datagram, 5, 6);
+        let (header, request) = wire::decode(&datagram, crc_fast::crc32_iscsi).expect("sound");
+        prop_assert_eq!((header.session, header.sequence), (session, 5));
+        prop_assert_eq!((header.domain, header.cookie), (domain, 6));
+        let Request::Query(queries) = request else { panic!("{request:?}") };
+        prop_assert_eq!(queries.min_epoch, min_epoch);
+        prop_assert!(queries.iter().map(|query| query.tag).eq(0..u32::from(header.count)));
+        let read: Vec<_> = queries.iter().map(|query| query.wanted()).collect();
+        prop_assert_eq!(read, wanted.into_iter().map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn no_bytes_make_the_reader_panic(mut bytes in vec(any::<u8>(), 0..200), kind in any::<u8>()) {
         let _ = codec::read(&bytes);
         codec::restamp(&mut bytes, 1, 0);
@@ -102,6 +129,21 @@ proptest! {
         let error = codec::read(&datagram).expect_err("damaged");
         prop_assert!(matches!(error, ReplyError::Checksum | ReplyError::NotOurs));
     }
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let (cell, limit) = (0..1_u64 << 60, 1..=100_u16);
+    let range = (0..1_u32 << 29, 0..1_u32 << 29).prop_map(|(low, more)| [low, low + more]);
+    prop_oneof![
+        any::<u64>().prop_map(Wanted::Player),
+        cell.clone().prop_map(Wanted::Cell),
+        (range.clone(), range, cell.clone(), limit.clone())
+            .prop_map(|(x, y, from, limit)| Wanted::CellsInBox { x, y, from, limit }),
+        (cell, limit.clone()).prop_map(|(to, limit)| Wanted::NearestCells { to, limit }),
+        (1..u32::MAX, limit).prop_map(|(from, limit)| Wanted::Top { from, limit }),
+        (any::<u64>(), 0..50_u16).prop_map(|(player, around)| Wanted::Rank { player, around }),
+        Just(Wanted::Hunt),
+    ]
 }
 
 fn wire_event(keys: &mut KeySource) -> Event<'static> {
