@@ -12,6 +12,7 @@ pub mod index;
 pub mod lane;
 pub mod log;
 pub mod nic;
+pub mod read;
 pub mod replicate;
 pub mod run;
 pub mod snapshot;

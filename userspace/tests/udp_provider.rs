@@ -15,7 +15,7 @@ use veltrix::lane::{Admission, Lane, ServerFacts};
 use veltrix::udp::{Listener, UdpMonitor, UdpPort};
 use veltrix_abi::Exit;
 use veltrix_abi::limits::PAYLOAD_BYTES_MAX_DEFAULT;
-use veltrix_abi::wire::{Mode, Reply, decode_reply};
+use veltrix_abi::wire::{Header, Mode, Reply, decode_reply};
 
 const BATCH: usize = 64;
 
@@ -200,7 +200,7 @@ fn datagrams_of_every_wrong_size_are_counted() {
     let client = client(Ipv4Addr::LOCALHOST);
     client.connect(server.address).unwrap();
     let full = datagrams::datagram(
-        &datagrams::header(veltrix_abi::wire::Kind::Query, 1, 1),
+        &Header { count: 1, ..datagrams::header(veltrix_abi::wire::Kind::Query, 1, 1) },
         &[0; PAYLOAD_BYTES_MAX_DEFAULT - 48],
     );
     let mut larger = full.clone();

@@ -13,6 +13,10 @@ use veltrix::config::{Inputs, resolve, show};
 use veltrix_abi::frame::{Datagram, Family, accept, accept_redirected, parse};
 use veltrix_abi::limits::{EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES, TAG_BYTES};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
+use veltrix_abi::query::{
+    CellRow, ENTRY_FIXED_BYTES, Entries, Entry, HuntRow, PlayerRow, QUERY_BYTES, QUERY_HEAD_BYTES,
+    Queries, Query, QueryKind, RankRow, Row, row_bytes, write_answer_head,
+};
 use veltrix_abi::wire::{
     self, AckEntry, Acks, CRC_FROM, FLAG_SEALED, HELLO_BODY_BYTES, Header, Kind, MAGIC,
     PING_BODY_BYTES, Pong, Reply, ReplyError, Request, VERSION, Welcome, decode, decode_reply,
@@ -177,13 +181,41 @@ fn rebuilt(header: &Header, request: &Request<'_>, body: &[u8]) -> (Vec<u8>, &'s
             out.extend(body);
             "hello"
         }
-        Request::Query(query) => {
-            out.extend(query);
+        Request::Query(queries) => {
+            assert_eq!(queries.iter().len(), usize::from(header.count));
+            out.extend(queried(&queries, body.len()));
             "query"
         }
     };
     wire::finish(&mut out, crc);
     (out, kind)
+}
+
+/// The body of queries written again, and what must hold of each query.
+fn queried(queries: &Queries<'_>, body_bytes: usize) -> Vec<u8> {
+    assert_eq!(queries.body_bytes, body_bytes);
+    let mut out = vec![0xee; QUERY_HEAD_BYTES];
+    Queries::write_head(&mut out, queries.min_epoch);
+    for query in queries.iter() {
+        let start = out.len();
+        out.resize(start + QUERY_BYTES, 0xee);
+        query.write(&mut out[start..]);
+        let bytes_max = query.answer_bytes_max();
+        let Some(wanted) = query.wanted() else {
+            assert_eq!(bytes_max, ENTRY_FIXED_BYTES, "{query:?}");
+            continue;
+        };
+        let again = Query { tag: query.tag, ..Query::of(&wanted) };
+        assert_eq!(again.wanted(), Some(wanted), "{query:?}");
+        // Rank 0 is another word for rank 1.
+        let is_first = query.kind == QueryKind::Top.code() && query.a == 0;
+        assert_eq!(Query { a: if is_first { 0 } else { again.a }, ..again }, query);
+        let rows_bytes = bytes_max - ENTRY_FIXED_BYTES;
+        assert!(rows_bytes > 0 && rows_bytes.is_multiple_of(row_bytes(query.kind)), "{query:?}");
+    }
+    assert!(out.len() <= body_bytes);
+    out.resize(body_bytes, 0);
+    out
 }
 
 fn one_reply(datagram: &[u8]) -> &'static str {
@@ -221,8 +253,8 @@ fn understood(header: &Header, reply: &Reply<'_>, body: &[u8]) -> &'static str {
             assert_eq!(Welcome::read(&out), welcome);
             "welcome"
         }
-        Reply::Answer(answer) => {
-            assert_eq!(answer, body);
+        Reply::Answer(entries) => {
+            answered(header, entries, body);
             "answer"
         }
         Reply::Busy { retry_after_us } => {
@@ -260,6 +292,54 @@ fn acknowledged(header: &Header, acks: Acks<'_>, body_bytes: usize) {
             assert!(acks.eq(entries));
         }
         other => panic!("an ack written again is {other:?}"),
+    }
+}
+
+fn answered(header: &Header, entries: Entries<'_>, body: &[u8]) {
+    let mut out = vec![0xee; QUERY_HEAD_BYTES];
+    write_answer_head(&mut out, entries.epoch, entries.age_ns);
+    let mut heads = Vec::new();
+    for entry in entries {
+        let start = out.len();
+        out.resize(start + ENTRY_FIXED_BYTES, 0xee);
+        entry.head.write(&mut out[start..]);
+        out.extend(rows_again(&entry));
+        heads.push(entry.head);
+    }
+    assert_eq!(heads.len(), usize::from(header.count));
+    assert_eq!(out.len(), body.len());
+    let again = Entries::check(&out, header.count).expect("an answer written again");
+    assert!(again.map(|entry| entry.head).eq(heads));
+    assert_eq!(Entries::check(&out, header.count.wrapping_add(1)).map(Iterator::count), None);
+}
+
+/// The rows of an entry, read and written twice: the second time nothing changes.
+fn rows_again(entry: &Entry<'_>) -> Vec<u8> {
+    fn of<R: Row>(entry: &Entry<'_>) -> Vec<u8> {
+        let mut out = vec![0xee; usize::from(entry.head.rows) * R::BYTES];
+        let mut count = 0;
+        for (row, place) in entry.rows::<R>().zip(out.chunks_exact_mut(R::BYTES)) {
+            row.write(place);
+            let first = place.to_vec();
+            R::read(place).write(place);
+            assert_eq!(first, place);
+            count += 1;
+        }
+        assert_eq!(count, usize::from(entry.head.rows));
+        assert_eq!(entry.rows::<R>().count(), count);
+        out
+    }
+    match QueryKind::from_code(entry.head.kind) {
+        Some(QueryKind::Player) => of::<PlayerRow>(entry),
+        Some(QueryKind::Cell | QueryKind::CellsInBox | QueryKind::NearestCells) => {
+            of::<CellRow>(entry)
+        }
+        Some(QueryKind::Top | QueryKind::Rank) => of::<RankRow>(entry),
+        Some(QueryKind::Hunt) => of::<HuntRow>(entry),
+        None => {
+            assert_eq!(entry.head.rows, 0);
+            Vec::new()
+        }
     }
 }
 

@@ -2,6 +2,11 @@
 //! know, and of every way to be wrong, each with the verdict it must get.
 
 use veltrix_abi::limits::{EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES, TAG_BYTES};
+use veltrix_abi::query::{
+    COORDINATE_MAX, CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntRow, PlayerRow, QUERY_BYTES,
+    QUERY_HEAD_BYTES, Queries, Query, QueryKind, QueryStatus, ROWS_MAX, RankRow, Row, Wanted,
+    write_answer_head,
+};
 use veltrix_abi::wire::{
     self, AckEntry, Event, FLAG_SEALED, HELLO_BODY_BYTES, Header, Kind, MAGIC, Mode,
     PING_BODY_BYTES, Pong, SHORT_BODY_BYTES, VERSION, Welcome,
@@ -29,8 +34,10 @@ pub fn of(target: &str) -> Vec<Seed> {
         "frame" => {
             [whole_frames(), frames_of_others(), frames_refused()].into_iter().flatten().collect()
         }
-        "request" => requests().into_iter().chain(requests_refused()).collect(),
-        "reply" => replies(),
+        "request" => {
+            [requests(), requests_refused(), queries_refused()].into_iter().flatten().collect()
+        }
+        "reply" => replies().into_iter().chain(answers()).collect(),
         "config" => settings(),
         "batch" => seeds_durable::batches(),
         "record" => seeds_durable::records(),
@@ -302,8 +309,100 @@ fn requests() -> Vec<Seed> {
         seed("hello-cookie", "hello", {
             datagram(&Header { cookie: u64::MAX, ..header(Kind::Hello) }, &[0; HELLO_BODY_BYTES])
         }),
-        seed("query", "query", lab.of_kind(Kind::Query, b"nearest!")),
-        seed("query-empty", "query", lab.of_kind(Kind::Query, &[])),
+    ]
+    .into_iter()
+    .chain(queries())
+    .collect()
+}
+
+/// The sound query of a kind.
+fn query_of(kind: QueryKind) -> Query {
+    let cell = 0x0123_4567_89ab_cdef & ((1 << 60) - 1);
+    let wanted = match kind {
+        QueryKind::Player => Wanted::Player(1_000),
+        QueryKind::Cell => Wanted::Cell(cell),
+        QueryKind::CellsInBox => {
+            Wanted::CellsInBox { x: [5, 900], y: [0, COORDINATE_MAX], from: cell, limit: 30 }
+        }
+        QueryKind::NearestCells => Wanted::NearestCells { to: cell, limit: 8 },
+        QueryKind::Top => Wanted::Top { from: 11, limit: ROWS_MAX },
+        QueryKind::Rank => Wanted::Rank { player: 1_000, around: 5 },
+        QueryKind::Hunt => Wanted::Hunt,
+    };
+    Query { tag: 0x7a60 + u32::from(kind.code()), ..Query::of(&wanted) }
+}
+
+fn every_kind() -> Vec<Query> {
+    QueryKind::ALL.iter().map(|kind| query_of(*kind)).collect()
+}
+
+/// The body of queries with this much room behind them.
+fn queries_body(min_epoch: u64, queries: &[Query], room_bytes: usize) -> Vec<u8> {
+    let mut body = vec![0; QUERY_HEAD_BYTES + QUERY_BYTES * queries.len() + room_bytes];
+    Queries::write_head(&mut body, min_epoch);
+    let places = body[QUERY_HEAD_BYTES..].chunks_exact_mut(QUERY_BYTES);
+    queries.iter().zip(places).for_each(|(query, place)| query.write(place));
+    body
+}
+
+fn asked(count: u16, body: &[u8]) -> Vec<u8> {
+    datagram(&Header { count, ..header(Kind::Query) }, body)
+}
+
+fn queries() -> Vec<Seed> {
+    let one = |query: Query| asked(1, &queries_body(0, &[query], 64));
+    let of = |kind| one(query_of(kind));
+    let full = [query_of(QueryKind::Hunt); (PAYLOAD_BYTES_MAX - HEADER_BYTES) / QUERY_BYTES - 1];
+    // Queries that make no sense by themselves still decode: each entry says so.
+    let player = query_of(QueryKind::Player);
+    let top = query_of(QueryKind::Top);
+    let nonsense = [
+        Query { kind: 0, ..player },
+        Query { kind: 8, ..player },
+        Query { zero: 1, ..player },
+        Query { c: 1, ..player },
+        Query { limit: 0, ..top },
+        Query { limit: ROWS_MAX + 1, ..top },
+        Query { a: 1 << 60, ..query_of(QueryKind::Cell) },
+        Query { b: 0, ..query_of(QueryKind::CellsInBox) },
+    ];
+    vec![
+        seed("query-player", "query", of(QueryKind::Player)),
+        seed("query-cell", "query", of(QueryKind::Cell)),
+        seed("query-cells-in-box", "query", of(QueryKind::CellsInBox)),
+        seed("query-nearest-cells", "query", of(QueryKind::NearestCells)),
+        seed("query-top", "query", of(QueryKind::Top)),
+        seed("query-top-rank-0", "query", one(Query { a: 0, ..top })),
+        seed("query-rank", "query", of(QueryKind::Rank)),
+        seed("query-hunt", "query", of(QueryKind::Hunt)),
+        seed("queries-of-every-kind", "query", asked(7, &queries_body(990, &every_kind(), 800))),
+        seed("query-without-room", "query", asked(1, &queries_body(u64::MAX, &[player], 0))),
+        seed("queries-full", "query", asked(full.len() as u16, &queries_body(0, &full, 0))),
+        seed("queries-nonsense", "query", asked(8, &queries_body(0, &nonsense, 0))),
+    ]
+}
+
+fn queries_refused() -> Vec<Seed> {
+    let body = queries_body(9, &[query_of(QueryKind::Player), query_of(QueryKind::Hunt)], 24);
+    let with = |at: usize| {
+        let mut body = body.clone();
+        body[at] = 1;
+        asked(2, &body)
+    };
+    let (head, mode) = (QUERY_HEAD_BYTES, header(Kind::Query));
+    vec![
+        seed("query-no-body", "malformed", asked(1, &[])),
+        seed("query-count-0-no-body", "malformed", asked(0, &[])),
+        seed("query-head-only", "malformed", asked(1, &body[..head])),
+        seed("query-count-0", "malformed", asked(0, &body)),
+        seed("query-count-one-more", "malformed", asked(3, &body)),
+        seed("query-count-one-less", "malformed", asked(1, &body)),
+        seed("query-count-65535", "malformed", asked(u16::MAX, &body)),
+        seed("query-cut", "malformed", asked(2, &body[..head + 2 * QUERY_BYTES - 1])),
+        seed("query-head-not-zero", "malformed", with(15)),
+        seed("query-room-not-zero", "malformed", with(head + 2 * QUERY_BYTES)),
+        seed("query-room-end-not-zero", "malformed", with(body.len() - 1)),
+        seed("query-mode", "reserved", datagram(&Header { mode: 1, count: 2, ..mode }, &body)),
     ]
 }
 
@@ -410,6 +509,7 @@ fn replies() -> Vec<Seed> {
         events_max: 24,
         cookie: 0,
         cluster_id: 0,
+        features: 0,
     };
     welcome.write(&mut hello);
     let mut unmarked = ack_entry(&[1, 0x81], &[5]);
@@ -428,7 +528,6 @@ fn replies() -> Vec<Seed> {
         seed("duplicates", "ack", acked(1, &duplicates)),
         seed("pong", "pong", lab.of_kind(Kind::Pong, &ping)),
         seed("welcome", "welcome", lab.of_kind(Kind::Welcome, &hello)),
-        seed("answer", "answer", lab.of_kind(Kind::Answer, b"anything")),
         seed("busy", "busy", lab.of_kind(Kind::Busy, &[0x10, 0x27, 0, 0, 0, 0, 0, 0])),
         seed("refused", "refused", lab.of_kind(Kind::Refused, &[2, 1, 1, 0, 0, 0, 0, 0])),
         seed("refused-reason-unknown", "refused", lab.of_kind(Kind::Refused, &[0xff; 8])),
@@ -454,6 +553,85 @@ fn replies() -> Vec<Seed> {
         seed("ack-mode-3", "malformed", acked(1, &mode)),
         seed("pong-short", "malformed", lab.of_kind(Kind::Pong, &ping[1..])),
         seed("busy-long", "malformed", lab.of_kind(Kind::Busy, &[0; 16])),
+    ]
+}
+
+/// An entry for the sound query of a kind.
+fn entry<R: Row>(kind: QueryKind, status: QueryStatus, next: u64, rows: &[R]) -> Vec<u8> {
+    let mut out = vec![0; ENTRY_FIXED_BYTES + R::BYTES * rows.len()];
+    let Query { kind, tag, .. } = query_of(kind);
+    EntryHead { kind, status, rows: rows.len() as u16, tag, next }.write(&mut out);
+    let places = out[ENTRY_FIXED_BYTES..].chunks_exact_mut(R::BYTES);
+    rows.iter().zip(places).for_each(|(row, place)| row.write(place));
+    out
+}
+
+/// An entry for each kind, in the order of [`every_kind`].
+fn entries() -> Vec<Vec<u8>> {
+    use QueryStatus::{Found, More, NotFound};
+    let inventory = [0, 3, 0, 0, 0, 0, 0, u16::MAX];
+    let player = PlayerRow { player: 1_000, inventory, rank: 11, ..PlayerRow::default() };
+    let cell = CellRow { cell: 7, claimed_by: 1_000, claimed: true, ..CellRow::default() };
+    let rank = |rank| RankRow { rank, player: rank.into(), score: 120, score_epoch: 990 };
+    let hunt = HuntRow { cells: 1, players: 1, ranked: 1, score_epoch: 990 };
+    vec![
+        entry(QueryKind::Player, Found, 0, &[player]),
+        entry(QueryKind::Cell, Found, 0, &[cell]),
+        entry(QueryKind::CellsInBox, More, 8, &[cell, CellRow::default()]),
+        entry::<CellRow>(QueryKind::NearestCells, Found, 0, &[]),
+        entry(QueryKind::Top, More, 14, &[rank(11), rank(12), rank(13)]),
+        entry::<RankRow>(QueryKind::Rank, NotFound, 0, &[]),
+        entry(QueryKind::Hunt, Found, 0, &[hunt]),
+    ]
+}
+
+fn answers() -> Vec<Seed> {
+    let body = |entries: &[Vec<u8>]| {
+        let mut body = vec![0; QUERY_HEAD_BYTES];
+        write_answer_head(&mut body, 1_003, 250_000);
+        body.extend(entries.concat());
+        body
+    };
+    let answer = |count, body: &[u8]| datagram(&Header { count, ..header(Kind::Answer) }, body);
+    let all = entries();
+    let whole = body(&all);
+    let status = |code| {
+        let mut entry = entry::<HuntRow>(QueryKind::Hunt, QueryStatus::Behind, 0, &[]);
+        entry[1] = code;
+        answer(1, &body(&[entry]))
+    };
+    let kind = |code, rows: &[HuntRow]| {
+        let mut entry = entry(QueryKind::Hunt, QueryStatus::Malformed, 0, rows);
+        entry[0] = code;
+        answer(1, &body(&[entry]))
+    };
+    let bare: Vec<_> = QueryStatus::ALL
+        .iter()
+        .map(|status| entry::<PlayerRow>(QueryKind::Player, *status, 0, &[]))
+        .collect();
+    let mut rows = all[0].clone();
+    rows[2..4].fill(0xff);
+    let mut reserved = whole.clone();
+    // Behind the rank of the player's row, and above the flag of the cell's.
+    reserved[QUERY_HEAD_BYTES + ENTRY_FIXED_BYTES + 55] = 1;
+    reserved[QUERY_HEAD_BYTES + 2 * ENTRY_FIXED_BYTES + PlayerRow::BYTES + 31] = 0xff;
+    vec![
+        seed("answer-player", "answer", answer(1, &body(&all[..1]))),
+        seed("answer-cells", "answer", answer(1, &body(&all[2..3]))),
+        seed("answer-to-every-kind", "answer", answer(7, &whole)),
+        seed("answer-every-status", "answer", answer(7, &body(&bare))),
+        seed("answer-kind-unknown", "answer", kind(99, &[])),
+        seed("answer-reserved-set", "answer", answer(7, &reserved)),
+        seed("answer-no-body", "malformed", answer(1, &[])),
+        seed("answer-head-only", "malformed", answer(1, &body(&[]))),
+        seed("answer-count-0", "malformed", answer(0, &body(&[]))),
+        seed("answer-count-one-more", "malformed", answer(8, &whole)),
+        seed("answer-count-one-less", "malformed", answer(6, &whole)),
+        seed("answer-cut", "malformed", answer(7, &whole[..whole.len() - 8])),
+        seed("answer-rows-65535", "malformed", answer(1, &body(&[rows]))),
+        seed("answer-status-0", "malformed", status(0)),
+        seed("answer-status-8", "malformed", status(8)),
+        seed("answer-kind-unknown-with-row", "malformed", kind(99, &[HuntRow::default()])),
     ]
 }
 

@@ -182,7 +182,7 @@ pub fn snapshots() -> Vec<Seed> {
         seed("cut-in-trailer", DAMAGED, cut(whole.clone(), trailer + 47)),
         seed("cut-before-trailer", DAMAGED, cut(whole.clone(), trailer)),
         seed("cut-in-header", DAMAGED, cut(whole.clone(), 100)),
-        seed("version-3", DAMAGED, changed(whole.clone(), 8, &[3])),
+        seed("version-9", DAMAGED, changed(whole.clone(), 8, &[9])),
         seed("other-file-id", DAMAGED, changed(whole.clone(), 16, &[1])),
         seed("first-block-of-another-partition", DAMAGED, changed(whole.clone(), 136, &[1])),
         seed("first-block-of-no-codec", DAMAGED, changed(whole.clone(), 139, &[9])),

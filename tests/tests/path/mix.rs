@@ -255,7 +255,7 @@ fn served() -> Vec<(&'static str, Vec<u8>, Exit, bool)> {
         ("durable events", durable.events(2, 0), Exit::DurableUnavailable, false),
         (
             "a query",
-            Datagram::default().of_kind(Kind::Query, &[0; 24]),
+            datagram(&Header { count: 1, ..Header::new(Kind::Query) }, &[0; 48]),
             Exit::QueryUnavailable,
             false,
         ),

@@ -131,6 +131,8 @@ pub struct LogFacts {
     pub ready: AtomicBool,
     /// Log time minus monotonic time, nanoseconds.
     offset_ns: AtomicI64,
+    /// The log is replayed: what lanes hold may be read.
+    pub replayed: AtomicBool,
     /// Names the cluster.
     pub cluster_id: AtomicU64,
     /// Last epoch that every lane has applied.

@@ -1,6 +1,7 @@
 //! Lanes with a log, whose control core is scripted: it commits what lanes
 //! sealed, in the order it likes and when it likes.
 
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rtrb::RingBuffer;
@@ -9,6 +10,7 @@ use veltrix_abi::partition::partition_of;
 use veltrix_abi::wire::{Event, Reply, decode_reply};
 
 use super::link::{ControlEnds, LaneCommand, LaneReport, link};
+use super::reads::mesh;
 use super::tests::{FakePort, Flow};
 use super::*;
 use crate::apply::PartitionLimits;
@@ -58,11 +60,15 @@ impl Control {
         let links: Arc<[_]> = ends.iter().map(|e: &ControlEnds| Arc::clone(&e.link)).collect();
         let facts = Arc::new(LogFacts::default());
         facts.ready.store(true, Relaxed);
+        facts.replayed.store(true, Relaxed);
+        let owner_of: Arc<[AtomicU16]> = (0..PARTITIONS).map(|_| AtomicU16::new(0)).collect();
+        let (reads, _) = mesh(lanes, lanes, &owner_of);
         let mut state = partitions();
         let specs = lane_ends
             .into_iter()
+            .zip(reads)
             .enumerate()
-            .map(|(lane, ends)| LogHalfSpec {
+            .map(|(lane, (ends, reads))| LogHalfSpec {
                 lane: lane as u32,
                 life: 5,
                 partitions: PARTITIONS,
@@ -74,6 +80,7 @@ impl Control {
                 owned: state.iter_mut().map(|s| if lane == 0 { s.take() } else { None }).collect(),
                 images: None,
                 epoch: 0,
+                reads,
             })
             .collect();
         (Self { ends, facts, epoch: 0, sealed: Vec::new() }, specs)
@@ -153,21 +160,21 @@ pub(super) fn datagram(mode: Mode, domain: u64, sequence: u64, events: &[Event<'
     bytes
 }
 
-fn lane(spec: LogHalfSpec) -> Lane<FakePort> {
+pub(super) fn lane(spec: LogHalfSpec) -> Lane<FakePort> {
     super::tests::lane().with_log(spec)
 }
 
 /// Flow, sequence, epoch, mode, outcomes, epochs of duplicates.
-type AckSeen = (Flow, u64, u64, Mode, Vec<u8>, Vec<u64>);
+pub(super) type AckSeen = (Flow, u64, u64, Mode, Vec<u8>, Vec<u64>);
 
 impl Lane<FakePort> {
-    fn deliver(&mut self, flow: Flow, datagram: Vec<u8>) {
+    pub(super) fn deliver(&mut self, flow: Flow, datagram: Vec<u8>) {
         self.port.incoming.push_back((flow, datagram));
     }
 
     /// Ack entries sent so far: flow, sequence, epoch, mode, outcomes, epochs of
     /// duplicates.
-    fn acks(&mut self) -> Vec<AckSeen> {
+    pub(super) fn acks(&mut self) -> Vec<AckSeen> {
         let mut all = Vec::new();
         for (flow, bytes) in std::mem::take(&mut self.port.sent) {
             let Ok((_, Reply::Ack(acks))) = decode_reply(&bytes, crc_fast::crc32_iscsi) else {
@@ -183,7 +190,7 @@ impl Lane<FakePort> {
     }
 
     /// Every event and every reply is in exactly one count.
-    fn assert_log_closed(&self) {
+    pub(super) fn assert_log_closed(&self) {
         let c = &self.counters;
         let r = &c.replies;
         let owed: u64 =

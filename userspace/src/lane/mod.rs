@@ -16,6 +16,8 @@ mod ingest;
 pub mod link;
 mod open_acks;
 mod owner;
+mod readers;
+pub mod reads;
 pub mod stages;
 
 use std::sync::Arc;
@@ -36,6 +38,8 @@ use ingest::{Incoming, Ingest};
 use link::{LaneEnds, LaneLink, LogFacts};
 use open_acks::{Answer, OpenAcks, Sender};
 use owner::Owner;
+use readers::Readers;
+use reads::LaneReads;
 use stages::{Stage, StageTimes};
 
 use crate::apply::{Partition, PartitionImage};
@@ -88,6 +92,7 @@ impl ServerFacts {
             events_max: veltrix_abi::limits::events_max(usize::from(self.payload_bytes_max)) as u16,
             cookie: 0,
             cluster_id: log.map_or(0, |log| log.cluster_id.load(Relaxed)),
+            features: log.map_or(0, |_| Welcome::FEATURE_QUERIES),
         }
     }
 }
@@ -116,6 +121,8 @@ pub struct LogHalfSpec {
     pub images: Option<LaneImages<PartitionImage>>,
     /// Epoch that the state it owns begins at.
     pub epoch: u64,
+    /// Its part in reads.
+    pub reads: LaneReads,
 }
 
 /// The part of a lane that a log adds.
@@ -123,6 +130,7 @@ struct LogHalf<P: Port> {
     ingest: Ingest<P>,
     owner: Owner,
     times: Box<StageTimes>,
+    readers: Readers<P>,
     facts: Arc<LogFacts>,
     link: Arc<LaneLink>,
     /// When the lane last looked into its ring; 0 after a sleep.
@@ -148,11 +156,12 @@ impl<P: Port> LogHalf<P> {
                 spec.owned,
                 spec.images,
                 spec.epoch,
-                spec.lanes,
+                Arc::clone(&spec.lanes),
                 Arc::clone(&link),
                 commands,
                 reports,
             ),
+            readers: Readers::new(spec.reads, spec.partitions, spec.lanes),
             times: Box::default(),
             facts: spec.facts,
             link,
@@ -180,7 +189,7 @@ impl<P: Port> LogHalf<P> {
 
     /// Nothing is left to do but to wait for packets or for the log.
     fn is_idle(&self) -> bool {
-        !self.owner.has_work() && !self.ingest.has_answers()
+        !self.owner.has_work() && !self.ingest.has_answers() && !self.readers.has_work()
     }
 }
 
@@ -365,8 +374,8 @@ impl<P: Port> Lane<P> {
     #[inline]
     fn serve_frames(&mut self, taken: usize) {
         self.received = Instant::now();
-        let mut overloaded =
-            self.admission.is_overloaded(self.received, taken, self.port.waiting());
+        let is_late = self.admission.is_overloaded(self.received, taken, self.port.waiting());
+        let mut overloaded = is_late;
         if let Some(log) = &mut self.log {
             log.begin_turn(taken);
             overloaded |= !log.accepts();
@@ -374,7 +383,7 @@ impl<P: Port> Lane<P> {
         self.counters.frames.add(taken as u64);
         while let Some(frame) = self.port.take() {
             match frame {
-                Ok(packet) => self.serve(packet, overloaded),
+                Ok(packet) => self.serve(packet, overloaded, is_late),
                 Err(exit) => self.counters.exit(exit),
             }
         }
@@ -391,7 +400,8 @@ impl<P: Port> Lane<P> {
             log.looked_ns = now_ns;
         }
         log.ingest.end_of_turn(taken < self.batch, now_ns);
-        let applied = log.owner.turn();
+        let applied = log.owner.turn(now_ns);
+        let read = log.readers.turn(&mut self.port, &self.counters, &log.owner, &log.link);
         let answered = log.ingest.acknowledge(
             &mut self.port,
             &mut self.open_acks,
@@ -404,13 +414,13 @@ impl<P: Port> Lane<P> {
         }
         log.owner.exchange_times(&mut log.times);
         let (pending, events) = log.ingest.owed();
-        self.counters.acks.pending.set(pending);
+        self.counters.acks.pending.set(pending + log.readers.owed());
         self.counters.acks.events_pending.set(events);
-        applied + answered
+        applied + answered + read
     }
 
     #[inline]
-    fn serve(&mut self, mut packet: P::Packet, overloaded: bool) {
+    fn serve(&mut self, mut packet: P::Packet, overloaded: bool, is_late: bool) {
         let payload = self.port.payload(&packet);
         let request_bytes = payload.len();
         self.accepted.payload_bytes += request_bytes as u64;
@@ -437,6 +447,12 @@ impl<P: Port> Lane<P> {
                     }
                 }
             }
+            Ok((header, Request::Query(queries))) if self.log.is_some() => {
+                if let Some(log) = &mut self.log {
+                    log.readers.hold(&header, &queries);
+                }
+                return self.read(packet, &header, request_bytes, is_late);
+            }
             Ok((header, request)) => (header, Wanted::of(&request, self.log.is_some())),
             Err(exit) => {
                 let reply_bytes = self.refuse(&mut packet, request_bytes, exit);
@@ -445,6 +461,27 @@ impl<P: Port> Lane<P> {
             }
         };
         let reply_bytes = self.answer(&mut packet, &header, request_bytes, wanted);
+        self.finish(packet, reply_bytes);
+    }
+
+    /// Answers the queries that were just held, or says `busy`.
+    fn read(
+        &mut self,
+        mut packet: P::Packet,
+        header: &Header,
+        request_bytes: usize,
+        is_late: bool,
+    ) {
+        if let Some(log) = &mut self.log
+            && !is_late
+            && log.facts.replayed.load(Relaxed)
+        {
+            match log.readers.read(&mut self.port, packet, header, &log.owner) {
+                Ok(()) => return self.counters.exit(Exit::Query),
+                Err(back) => packet = back,
+            }
+        }
+        let reply_bytes = self.answer(&mut packet, header, request_bytes, Wanted::Busy);
         self.finish(packet, reply_bytes);
     }
 
@@ -643,6 +680,8 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod read_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, apply_batch};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
 use crate::batch::{BatchView, Payload};
+use crate::read::Shown;
 use crate::snapshot::LaneImages;
 
 /// Bytes of state copied a turn while a partition is captured: some 10 us.
@@ -58,6 +59,9 @@ pub(super) struct Owner {
     /// A set of histograms to fill next.
     spare_times: Option<Box<StageTimes>>,
     epoch: u64,
+    /// When the lane last had applied all that the log had handed out, monotonic
+    /// nanoseconds.
+    current_ns: u64,
 }
 
 impl Owner {
@@ -85,7 +89,23 @@ impl Owner {
             adopting: None,
             spare_times: Some(Box::default()),
             epoch,
+            current_ns: 0,
         }
+    }
+
+    /// Partition `number`, if it is here.
+    pub(super) fn partition(&self, number: u16) -> Option<&Partition> {
+        self.partitions.get(usize::from(number))?.as_deref()
+    }
+
+    fn is_current(&self) -> bool {
+        self.commands.is_empty() && self.adopting.is_none()
+    }
+
+    /// What answers from this state say of themselves.
+    pub(super) fn shown(&self) -> Shown {
+        let age_ns = if self.is_current() { 0 } else { monotonic_ns() - self.current_ns };
+        Shown { epoch: self.epoch, age_ns }
     }
 
     /// Whether a turn would find something to do.
@@ -103,12 +123,15 @@ impl Owner {
 
     /// Carries out what waits, within bounds; gives the entries applied.
     #[inline]
-    pub(super) fn turn(&mut self) -> usize {
+    pub(super) fn turn(&mut self, now_ns: u64) -> usize {
         let mut applied = 0;
         while applied < ENTRIES_A_TURN && self.may_go_on() {
             let Ok(command) = self.commands.pop() else { break };
             applied += usize::from(matches!(command, LaneCommand::Apply { .. }));
             self.carry_out(command);
+        }
+        if self.is_current() {
+            self.current_ns = now_ns;
         }
         self.go_on_capturing();
         applied

@@ -242,6 +242,7 @@ fn a_hello_is_answered_with_the_servers_facts() {
         events_max: 24,
         cookie: 0,
         cluster_id: 0,
+        features: 0,
     };
     assert_eq!(welcome, wanted);
     assert_eq!(reply.len(), request.len());
@@ -316,11 +317,12 @@ fn refused_requests() -> Vec<(Vec<u8>, Exit, Option<Refusal>)> {
         (events_with(3, 1, &one), Exit::Mode, Some(Refusal::Mode)),
         (events_with(2, 1, &one), Exit::DurableUnavailable, Some(Refusal::DurableUnavailable)),
         (
-            datagram(&of(Kind::Query), &[0; 24]),
+            datagram(&Header { count: 1, ..of(Kind::Query) }, &[0; 48]),
             Exit::QueryUnavailable,
             Some(Refusal::QueryUnavailable),
         ),
-        (datagram(&of(Kind::Query), &[]), Exit::QueryUnavailable, None),
+        (datagram(&of(Kind::Query), &[0; 48]), Exit::Malformed, Some(Refusal::Malformed)),
+        (datagram(&of(Kind::Query), &[]), Exit::Malformed, None),
         (sealed(&[0; 24]), Exit::Sealed, Some(Refusal::Sealed)),
         (sealed(&[]), Exit::Sealed, Some(Refusal::Sealed)),
     ]

@@ -19,7 +19,7 @@ use super::{Finding, Tree};
 
 const SOURCE: &str = "userspace/src/";
 const GROUND: [&str; 3] = ["base", "config", "metrics"];
-const STAGES: [&str; 12] = [
+const STAGES: [&str; 13] = [
     "nic",
     "xsk",
     "udp",
@@ -29,6 +29,7 @@ const STAGES: [&str; 12] = [
     "dedupe",
     "index",
     "apply",
+    "read",
     "snapshot",
     "lane",
     "admin",

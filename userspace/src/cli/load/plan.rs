@@ -272,6 +272,7 @@ mod tests {
             events_max: 24,
             cookie: 0,
             cluster_id: 0,
+            features: 0,
         };
         let plan = |fill, payload_bytes| Plan { fill, payload_bytes, ..Plan::default() };
         assert_eq!(plan(Fill::Max, 0).fill_of(&welcome), Ok(24));

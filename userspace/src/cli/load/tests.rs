@@ -124,6 +124,7 @@ const WELCOME: Welcome = Welcome {
     events_max: 24,
     cookie: 0,
     cluster_id: 0,
+    features: 0,
 };
 
 fn answers(answer: Answer, to: &Header, mode: Mode, events: u16) -> Vec<Vec<u8>> {

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,7 +69,7 @@ pub struct Live {
     /// To the fallback's lane, which owns nothing and gets histograms only.
     fallback: RefCell<Option<rtrb::Producer<LaneCommand>>>,
     pub(super) owners: Rc<RefCell<Owners>>,
-    pub(super) owner_of: RefCell<Vec<u16>>,
+    pub(super) owner_of: Arc<[AtomicU16]>,
     pub(super) digests: Rc<RefCell<Digests>>,
     routed: Rc<RefCell<Routed>>,
     pub(super) times: RefCell<Times>,
@@ -188,7 +189,7 @@ impl Live {
             reports: RefCell::new(reports),
             fallback: RefCell::new(fallback),
             owners,
-            owner_of: RefCell::new(parts.owners),
+            owner_of: parts.owner_of,
             digests,
             routed,
             times: RefCell::default(),
@@ -403,8 +404,8 @@ impl Live {
         if let Some(moving) = self.moving.take()
             && moving.partition == partition
         {
-            if let Some(owner) = self.owner_of.borrow_mut().get_mut(usize::from(partition)) {
-                *owner = moving.to;
+            if let Some(owner) = self.owner_of.get(usize::from(partition)) {
+                owner.store(moving.to, Relaxed);
             }
             self.log.info(&format!("partition {partition} is with lane {} now", moving.to));
         }
@@ -455,6 +456,7 @@ impl Live {
             && self.raft.role() == Role::Leader
             && !self.room.is_lacking(self.free_bytes());
         self.facts.ready.store(ready, Relaxed);
+        self.facts.replayed.store(self.is_replayed.get(), Relaxed);
     }
 
     fn publish(&self) {
@@ -548,10 +550,11 @@ impl Live {
     /// No such partition or lane; a move or a snapshot is under way.
     pub fn move_partition(&self, partition: u16, to: u16) -> Result<String, String> {
         let lanes = self.owners.borrow().lanes.len();
-        let Some(from) = self.owner_of.borrow().get(usize::from(partition)).copied() else {
+        let owner = self.owner_of.get(usize::from(partition));
+        let Some(from) = owner.map(|lane| lane.load(Relaxed)) else {
             return Err(format!(
                 "there is no partition {partition}; this cluster has 0 to {}",
-                self.owner_of.borrow().len().saturating_sub(1)
+                self.owner_of.len().saturating_sub(1)
             ));
         };
         if usize::from(to) >= lanes {

@@ -22,6 +22,7 @@ mod times;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::base::port::Port;
 use crate::base::waker::Waker;
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
+use crate::lane::reads::{BYTES_OF_JOBS, mesh};
 use crate::lane::{BYTES_OF_SENDERS, LogHalfSpec, bytes_of_batch};
 use crate::log::superblock::{DataDir, random_u64};
 use crate::log::wal::Wal;
@@ -56,8 +58,8 @@ pub struct Parts {
     ends: Vec<ControlEnds>,
     /// Lanes that own state: the first so many.
     owning: usize,
-    /// Owner of each partition.
-    owners: Vec<u16>,
+    /// Owner of each partition, as lanes know it.
+    owner_of: Arc<[AtomicU16]>,
     batches: usize,
     snapshots: SnapshotWriter,
     anchors: anchor::AnchorRequests,
@@ -80,7 +82,7 @@ pub struct SplitSpec {
 /// Bytes of batches that `lanes` lanes reserve.
 #[must_use]
 pub const fn lanes_bytes<P: Port>(lanes: usize, batches: usize) -> u64 {
-    (lanes * (batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS)) as u64
+    (lanes * (batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS + BYTES_OF_JOBS)) as u64
 }
 
 impl Prepared {
@@ -131,7 +133,9 @@ impl Prepared {
         }
         let links: Arc<[Arc<LaneLink>]> = controls.iter().map(|c| Arc::clone(&c.link)).collect();
         let epoch = self.manifest.as_ref().map_or(0, |m| m.last.index);
-        let owners: Vec<u16> = (0..partitions).map(|number| number % spec.lanes as u16).collect();
+        let owner_of: Arc<[AtomicU16]> =
+            (0..partitions).map(|number| AtomicU16::new(number % spec.lanes as u16)).collect();
+        let (reads, _) = mesh(all, spec.lanes, &owner_of);
         let mut state: Vec<Option<Box<Partition>>> =
             self.partitions.into_iter().map(|p| Some(Box::new(p))).collect();
         let mut lane_images: Vec<Option<LaneImages<PartitionImage>>> =
@@ -140,8 +144,9 @@ impl Prepared {
         let specs = ends
             .into_iter()
             .zip(lane_images)
+            .zip(reads)
             .enumerate()
-            .map(|(lane, (ends, images))| LogHalfSpec {
+            .map(|(lane, ((ends, images), reads))| LogHalfSpec {
                 lane: lane as u32,
                 life,
                 partitions,
@@ -152,15 +157,15 @@ impl Prepared {
                 lanes: Arc::clone(&links),
                 owned: state
                     .iter_mut()
-                    .zip(&owners)
-                    .map(
-                        |(state, owner)| {
-                            if usize::from(*owner) == lane { state.take() } else { None }
-                        },
-                    )
+                    .zip(&*owner_of)
+                    .map(|(state, owner)| {
+                        let is_its = usize::from(owner.load(Relaxed)) == lane;
+                        if is_its { state.take() } else { None }
+                    })
                     .collect(),
                 images,
                 epoch,
+                reads,
             })
             .collect();
         let parts = Parts {
@@ -173,7 +178,7 @@ impl Prepared {
             facts,
             ends: controls,
             owning: spec.lanes,
-            owners,
+            owner_of,
             batches: spec.batches,
             snapshots,
             anchors,

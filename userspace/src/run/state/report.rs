@@ -18,12 +18,11 @@ impl Live {
         let raft = self.raft.status();
         let superblock = self.dir.superblock();
         let log_time_ns = self.raft.log_time_ns();
-        let owner_of = self.owner_of.borrow();
         let lanes = self.owners.borrow();
         let owners = lanes.lanes.iter().enumerate().map(|(lane, (link, _))| LaneOwner {
             lane: lane as u16,
-            partitions: (0..owner_of.len() as u16)
-                .filter(|p| usize::from(owner_of[usize::from(*p)]) == lane)
+            partitions: (0..self.owner_of.len() as u16)
+                .filter(|p| usize::from(self.owner_of[usize::from(*p)].load(Relaxed)) == lane)
                 .collect(),
             applied_epoch: link.applied_epoch(),
         });

@@ -1,0 +1,135 @@
+//! A lane's readers: queries are answered at once where the partition is here, and
+//! by the lane that owns it otherwise.
+
+use std::sync::Arc;
+
+use veltrix_abi::limits::HEADER_BYTES;
+use veltrix_abi::partition::partition_of;
+use veltrix_abi::query::Queries;
+use veltrix_abi::wire::{self, Header, Kind};
+
+use super::echo;
+use super::link::LaneLink;
+use super::owner::Owner;
+use super::reads::{JOBS, LaneReads};
+use crate::base::counters::LaneCounters;
+use crate::base::port::Port;
+use crate::read;
+
+/// Somebody who waits for another lane's answer.
+struct Reader<T> {
+    path: T,
+    header: Header,
+}
+
+/// See the module.
+pub(super) struct Readers<P: Port> {
+    reads: LaneReads,
+    /// By the mark of their job.
+    waiting: Box<[Option<Reader<P::Path>>]>,
+    partitions: u16,
+    lanes: Arc<[Arc<LaneLink>]>,
+}
+
+impl<P: Port> Readers<P> {
+    pub(super) fn new(reads: LaneReads, partitions: u16, lanes: Arc<[Arc<LaneLink>]>) -> Self {
+        let waiting = (0..JOBS).map(|_| None).collect();
+        Self { reads, waiting, partitions, lanes }
+    }
+
+    /// Whether a turn would find something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.reads.has_work()
+    }
+
+    /// Datagrams whose answer is with another lane.
+    pub(super) fn owed(&self) -> u64 {
+        self.reads.asker.under_way() as u64
+    }
+
+    /// Keeps the queries of a datagram, over which their answer may be written.
+    pub(super) fn hold(&mut self, header: &Header, queries: &Queries<'_>) {
+        let partition = partition_of(header.domain, self.partitions);
+        self.reads.scratch.ask(partition, header.domain, queries);
+    }
+
+    /// Answers the queries held, which came in `packet`, or has them answered.
+    ///
+    /// # Errors
+    ///
+    /// The packet, when too many are under way.
+    pub(super) fn read(
+        &mut self,
+        port: &mut P,
+        mut packet: P::Packet,
+        request: &Header,
+        owner: &Owner,
+    ) -> Result<(), P::Packet> {
+        let held = &*self.reads.scratch;
+        let header = Header { count: held.count(), ..echo(request, Kind::Answer) };
+        let partition = owner.partition(held.partition);
+        if partition.is_some() {
+            let out = port.buffer(&mut packet);
+            let body = &mut out[HEADER_BYTES..];
+            let bytes = read::answer(partition, held.domain, &held.queries(), owner.shown(), body);
+            finish(&header, &mut out[..HEADER_BYTES + bytes]);
+            port.send(packet, HEADER_BYTES + bytes);
+            return Ok(());
+        }
+        let Some(mut job) = self.reads.asker.take() else { return Err(packet) };
+        job.ask(held.partition, held.domain, &held.queries());
+        let place = usize::from(job.place);
+        match self.reads.asker.send(job, &self.lanes) {
+            Ok(()) => {
+                self.waiting[place] = Some(Reader { path: port.path(&packet), header });
+                port.recycle(packet);
+                Ok(())
+            }
+            Err(job) => {
+                self.reads.asker.give_back(job);
+                Err(packet)
+            }
+        }
+    }
+
+    /// Answers what other lanes ask, and sends what they have answered; gives how
+    /// many of both.
+    #[inline]
+    pub(super) fn turn(
+        &mut self,
+        port: &mut P,
+        counters: &LaneCounters,
+        owner: &Owner,
+        link: &LaneLink,
+    ) -> usize {
+        if !self.reads.has_work() {
+            return 0;
+        }
+        let mut done = self.reads.serve(owner, link, &self.lanes);
+        while let Some(job) = self.reads.asker.answered() {
+            if let Some(reader) = self.waiting[usize::from(job.place)].take() {
+                tell(port, counters, &reader, job.answer());
+            }
+            self.reads.asker.give_back(job);
+            done += 1;
+        }
+        done
+    }
+}
+
+fn tell<P: Port>(port: &mut P, counters: &LaneCounters, reader: &Reader<P::Path>, answer: &[u8]) {
+    let Some(mut packet) = port.reply_on(&reader.path) else {
+        counters.replies.dropped_tx_full.add(1);
+        return;
+    };
+    let bytes = HEADER_BYTES + answer.len();
+    let out = &mut port.buffer(&mut packet)[..bytes];
+    out[HEADER_BYTES..].copy_from_slice(answer);
+    finish(&reader.header, out);
+    port.send(packet, bytes);
+}
+
+fn finish(header: &Header, datagram: &mut [u8]) {
+    header.write(datagram);
+    wire::finish(datagram, crc_fast::crc32_iscsi);
+}

@@ -1,0 +1,249 @@
+//! Reads: answers to queries out of the memory of one partition.
+//!
+//! ```text
+//!   queries of a datagram -> hunt -> one entry each: found, more, not found, malformed ...
+//!                                     rows as far as there is room
+//! ```
+//!
+//! Nothing here changes anything, allocates or waits. The caller says which epoch the
+//! partition shows and how old that may be; every answer carries both. What the
+//! bytes mean is in [`veltrix_abi::query`] and `docs/WIRE.md`.
+
+use veltrix_abi::query::{
+    CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntRow, PlayerRow, QUERY_HEAD_BYTES, Queries, Query,
+    QueryStatus, ROWS_MAX, RankRow, Row, Wanted, write_answer_head,
+};
+
+use crate::apply::Partition;
+use crate::index::{Cell, CellBox, HuntId, Index, PlayerSlot};
+
+/// What an answer says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The last epoch that the partition has applied.
+    pub epoch: u64,
+    /// Since when everything that had been committed is applied: so old may the
+    /// answer be, nanoseconds.
+    pub age_ns: u64,
+}
+
+/// Writes the body of the answer to `queries`, which are about the hunt of
+/// `domain`, to the start of `out`; gives its bytes, at most
+/// [`Queries::body_bytes`]. `partition` is that of the domain; `None` when no lane
+/// has it just now.
+///
+/// # Panics
+///
+/// When `out` is shorter than the queries' body: a bug of the caller.
+pub fn answer(
+    partition: Option<&Partition>,
+    domain: u64,
+    queries: &Queries<'_>,
+    shown: Shown,
+    out: &mut [u8],
+) -> usize {
+    let out = &mut out[..queries.body_bytes];
+    write_answer_head(out, shown.epoch, shown.age_ns);
+    let refusal = match partition {
+        None => Some(QueryStatus::Moving),
+        Some(_) if shown.epoch < queries.min_epoch => Some(QueryStatus::Behind),
+        Some(_) => None,
+    };
+    let hunt = partition.and_then(|p| Some((p.index(), p.index().hunt(domain)?)));
+    let mut at = QUERY_HEAD_BYTES;
+    let queries = queries.iter();
+    let mut behind = queries.len();
+    for query in queries {
+        behind -= 1;
+        // A query is longer than a bare entry: there is room for all heads.
+        let end = out.len() - behind * ENTRY_FIXED_BYTES;
+        let mut entry = Entry { out: &mut out[at..end], rows: 0, next: 0 };
+        let status = match (refusal, query.wanted(), hunt) {
+            (Some(refusal), _, _) => refusal,
+            (None, None, _) => QueryStatus::Malformed,
+            (None, Some(_), None) => QueryStatus::NotFound,
+            (None, Some(wanted), Some((index, hunt))) => entry.fill(index, hunt, &wanted),
+        };
+        at += entry.finish(&query, status);
+    }
+    at
+}
+
+/// An entry being written.
+struct Entry<'a> {
+    out: &'a mut [u8],
+    rows: u16,
+    next: u64,
+}
+
+impl Entry<'_> {
+    /// Rows of a type that there is room for, at most `wanted`.
+    fn room<R: Row>(&self, wanted: u16) -> u16 {
+        let room = self.out.len().saturating_sub(ENTRY_FIXED_BYTES) / R::BYTES;
+        wanted.min(u16::try_from(room).unwrap_or(u16::MAX))
+    }
+
+    /// Adds a row, for which there is room.
+    fn push<R: Row>(&mut self, row: &R) {
+        let at = ENTRY_FIXED_BYTES + usize::from(self.rows) * R::BYTES;
+        row.write(&mut self.out[at..at + R::BYTES]);
+        self.rows += 1;
+    }
+
+    /// One row, if there is room for it.
+    fn one<R: Row>(&mut self, row: Option<R>) -> QueryStatus {
+        let Some(row) = row else { return QueryStatus::NotFound };
+        if self.room::<R>(1) == 0 {
+            return QueryStatus::NoRoom;
+        }
+        self.push(&row);
+        QueryStatus::Found
+    }
+
+    /// Writes the head; bytes of the whole entry.
+    fn finish(self, query: &Query, status: QueryStatus) -> usize {
+        let Query { kind, tag, .. } = *query;
+        EntryHead { kind, status, rows: self.rows, tag, next: self.next }.write(self.out);
+        let row_bytes = veltrix_abi::query::row_bytes(kind);
+        ENTRY_FIXED_BYTES + usize::from(self.rows) * row_bytes
+    }
+
+    fn fill(&mut self, index: &Index, hunt: HuntId, wanted: &Wanted) -> QueryStatus {
+        match *wanted {
+            Wanted::Player(player) => {
+                let slot = index.player_slot(hunt, player);
+                self.one(slot.map(|slot| player_row(index, slot)))
+            }
+            Wanted::Cell(id) => {
+                let slot = index.cell_slot(hunt, id);
+                self.one(slot.map(|slot| cell_row(index, index.cell(slot))))
+            }
+            Wanted::CellsInBox { x, y, from, limit } => {
+                let field = CellBox { x_min: x[0], x_max: x[1], y_min: y[0], y_max: y[1] };
+                self.cells_in_box(index, hunt, &field, from, limit)
+            }
+            Wanted::NearestCells { to, limit } => self.nearest_cells(index, hunt, to, limit),
+            Wanted::Top { from, limit } => self.top(index, hunt, from, limit),
+            Wanted::Rank { player, around } => self.rank(index, hunt, player, around),
+            Wanted::Hunt => {
+                let tally = index.tally(hunt);
+                self.one(Some(HuntRow {
+                    cells: tally.cells,
+                    players: tally.players,
+                    ranked: index.ranked_len(hunt),
+                    score_epoch: tally.score_epoch,
+                }))
+            }
+        }
+    }
+
+    fn cells_in_box(
+        &mut self,
+        index: &Index,
+        hunt: HuntId,
+        field: &CellBox,
+        from: u64,
+        limit: u16,
+    ) -> QueryStatus {
+        let room = self.room::<CellRow>(limit);
+        if room == 0 {
+            return QueryStatus::NoRoom;
+        }
+        // One more than is told, to know where to go on.
+        let mut more = None;
+        index.cells_in_box(hunt, field, from, usize::from(room) + 1, |cell| {
+            if self.rows < room {
+                self.push(&cell_row(index, cell));
+            } else {
+                more = Some(cell.id());
+            }
+        });
+        self.going_on(more)
+    }
+
+    fn nearest_cells(&mut self, index: &Index, hunt: HuntId, to: u64, limit: u16) -> QueryStatus {
+        let room = self.room::<CellRow>(limit);
+        if room == 0 {
+            return QueryStatus::NoRoom;
+        }
+        let mut kept = [None; ROWS_MAX as usize];
+        let found = index.nearest_cells(hunt, to, &mut kept[..usize::from(limit)]);
+        let nearest = kept.iter().take(found.min(room.into())).flatten();
+        nearest.for_each(|(_, cell)| self.push(&cell_row(index, cell)));
+        if found > usize::from(room) { QueryStatus::More } else { QueryStatus::Found }
+    }
+
+    fn top(&mut self, index: &Index, hunt: HuntId, from: u32, limit: u16) -> QueryStatus {
+        let room = self.room::<RankRow>(limit);
+        if room == 0 {
+            return QueryStatus::NoRoom;
+        }
+        let mut more = None;
+        index.ranked(hunt, from, usize::from(room) + 1, |ranked| {
+            if self.rows < room {
+                self.push(&rank_row(&ranked));
+            } else {
+                more = Some(ranked.rank.into());
+            }
+        });
+        self.going_on(more)
+    }
+
+    /// The player in the middle, as many on either side as there is room for.
+    fn rank(&mut self, index: &Index, hunt: HuntId, player: u64, around: u16) -> QueryStatus {
+        let rank = index.player_slot(hunt, player).and_then(|slot| index.rank(slot));
+        let Some(rank) = rank else { return QueryStatus::NotFound };
+        let Some(beside) = self.room::<RankRow>(2 * around + 1).checked_sub(1) else {
+            return QueryStatus::NoRoom;
+        };
+        let told = beside / 2;
+        let from = rank.saturating_sub(told.into()).max(1);
+        let rows = rank - from + 1 + u32::from(told);
+        index.ranked(hunt, from, rows as usize, |ranked| self.push(&rank_row(&ranked)));
+        if told < around { QueryStatus::More } else { QueryStatus::Found }
+    }
+
+    fn going_on(&mut self, next: Option<u64>) -> QueryStatus {
+        self.next = next.unwrap_or(0);
+        if next.is_some() { QueryStatus::More } else { QueryStatus::Found }
+    }
+}
+
+fn player_row(index: &Index, slot: PlayerSlot) -> PlayerRow {
+    let player = index.player(slot);
+    PlayerRow {
+        player: player.player(),
+        wallet: player.wallet,
+        score: player.score,
+        score_epoch: player.score_epoch,
+        inventory: player.inventory,
+        rank: index.rank(slot).unwrap_or(0),
+    }
+}
+
+fn cell_row(index: &Index, cell: &Cell) -> CellRow {
+    let claimant = PlayerSlot::of_mark(cell.claimed_by);
+    CellRow {
+        cell: cell.id(),
+        claimed_by: claimant.map_or(0, |slot| index.player(slot).player()),
+        expiry_s: cell.expiry_s,
+        reward: cell.reward(),
+        remaining: cell.remaining,
+        kind: cell.kind().map_or(0, |kind| kind as u8),
+        item: cell.item(),
+        claimed: claimant.is_some(),
+    }
+}
+
+fn rank_row(ranked: &crate::index::Ranked<'_>) -> RankRow {
+    let player = ranked.player;
+    RankRow {
+        rank: ranked.rank,
+        player: player.player(),
+        score: player.score,
+        score_epoch: player.score_epoch,
+    }
+}
+
+#[cfg(test)]
+mod tests;
