@@ -5,6 +5,7 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 use veltrix_tests::bench::dedupe;
 use veltrix_tests::bench::index::measure::{IndexNumbers, measure};
+use veltrix_tests::bench::index::ranks::{self, RankNumbers};
 use veltrix_tests::bench::index::world::Scale;
 
 /// Measures the in-memory index and the dedupe table by themselves.
@@ -25,6 +26,8 @@ enum Part {
     Index,
     /// One of these partitions.
     Partition,
+    /// The leaderboard of one hunt with 10 M players.
+    Ranks,
     /// Dedupe at 2 M and at 29 M live keys.
     Dedupe,
 }
@@ -67,11 +70,29 @@ impl Report {
         self.figure("box_p99_us", n.box_p99_us, Some(30.0), "a box");
         self.figure("box_max_us", n.box_max_us, None, "a box, slowest");
         self.figure("box_cells", n.box_cells, None, "cells found in a box, mean");
+        self.figure("nearest_p50_us", n.nearest_p50_us, None, "the ten nearest cells, median");
+        self.figure("nearest_p99_us", n.nearest_p99_us, Some(50.0), "the ten nearest cells");
         self.figure("bytes_per_cell", n.bytes_per_cell, Some(40.0), "record, hash and order");
         let meaning = "and all rounding to huge pages";
         self.figure("bytes_per_cell_rounded", n.bytes_per_cell_rounded, None, meaning);
         let meaning = "loading, 0.83 players a cell with it";
         self.figure("restore_ns_per_cell", n.restore_ns_per_cell, None, meaning);
+    }
+
+    fn ranks(&mut self, n: &RankNumbers) {
+        self.figure("rank_players", n.players.into(), None, "players of the hunt");
+        let meaning = "distinct scores among them";
+        self.figure("rank_scores_distinct", n.scores_distinct as f64, None, meaning);
+        self.figure("score_ns", n.score_ns, None, "a score changed and its place on the board");
+        self.figure("score_kept_ns", n.write_ns, None, "the same record written, no score changed");
+        self.figure("rank_p50_us", n.rank_p50_us, None, "rank of a player, median");
+        self.figure("rank_p99_us", n.rank_p99_us, Some(5.0), "rank of a player");
+        self.figure("top100_us", n.top100_us, Some(20.0), "the first hundred, median");
+        self.figure("top100_p99_us", n.top100_p99_us, None, "the first hundred");
+        self.figure("bytes_per_score", n.bytes_per_score, None, "the board");
+        self.figure("bytes_per_player", n.bytes_per_player, None, "record and hash");
+        let meaning = "loading, the board with it";
+        self.figure("restore_ns_per_player", n.restore_ns_per_player, None, meaning);
     }
 
     fn partition(&mut self, n: &IndexNumbers) {
@@ -91,6 +112,10 @@ fn main() -> Result<()> {
     }
     if wants(Part::Partition) {
         report.partition(&measure(Scale { partitions: 1, ..NODE }, say)?);
+    }
+    if wants(Part::Ranks) {
+        say("one hunt with 10 M players");
+        report.ranks(&ranks::measure(10_000_000)?);
     }
     if wants(Part::Dedupe) {
         let n = dedupe::measure(say)?;

@@ -125,7 +125,7 @@ fn a_ticket_has_one_claimant_until_it_is_set_again() {
     }
     assert_eq!(
         h.player(0),
-        Player { wallet: 1_000, score: 1_000, score_epoch: 3, inventory: [0; 8] }
+        Player { wallet: 1_000, score: 1_000, score_epoch: 2, inventory: [0; 8] }
     );
     assert_eq!(h.model.hunt(HUNT).unwrap().cells[&5].claimed_by, Some(0));
     assert_eq!(h.spawn(5, TICKET), Applied);

@@ -8,6 +8,7 @@
 //!   step 1        fingerprint; asks for dedupe, cell and player hash lines
 //!   step 2        reads the hash lines; asks for the records
 //!   step 3        judges, in order, one by one
+//!   at the end    moves on the leaderboards, partition by partition
 //! ```
 //!
 //! A batch of a thousand events over sixty-four partitions has a few runs for
@@ -165,6 +166,7 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
     ranges: impl Iterator<Item = Range> + Clone,
 ) {
     let view = *view;
+    let settled = ranges.clone();
     let mut next_range = ranges.clone().skip(1);
     let runs = ranges.flat_map(move |range| {
         let number = range.partition;
@@ -222,6 +224,11 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
         }
     }
     belt.drain(partitions, entry);
+    for range in settled {
+        if let Some(partition) = partitions.get_mut(range.partition) {
+            partition.index.settle_ranks();
+        }
+    }
 }
 
 /// Events that have taken step 1, step 2, step 3, and the places of those that

@@ -67,4 +67,6 @@ pub use digest::Digest;
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 pub(crate) mod tests;

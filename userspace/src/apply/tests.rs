@@ -19,12 +19,12 @@ const WINDOW_MS: u64 = 60_000;
 const PARTITIONS: u16 = 4;
 pub(crate) const HUNT: u64 = 7;
 
-const LIMITS: PartitionLimits = PartitionLimits {
+pub(crate) const LIMITS: PartitionLimits = PartitionLimits {
     index: IndexLimits { cells_max: 500, players_max: 400, hunts_max: 20 },
     dedupe: DedupeLimits { keys_max: 20_000, window_ms: WINDOW_MS },
 };
 
-fn secret() -> Arc<Secret> {
+pub(crate) fn secret() -> Arc<Secret> {
     Arc::new(Secret::new(std::array::from_fn(|i| (i as u8).wrapping_mul(167).wrapping_add(13))))
 }
 
@@ -75,10 +75,10 @@ pub(crate) enum Answer {
 
 /// Every partition, and the batch that takes events to them.
 pub(crate) struct World {
-    partitions: Vec<Partition>,
+    pub(crate) partitions: Vec<Partition>,
     limits: PartitionLimits,
     pool: Pool,
-    epoch: u64,
+    pub(crate) epoch: u64,
     log_time_ms: u64,
     tags: u64,
 }
@@ -125,13 +125,13 @@ impl World {
         self.send(&[wish])[0]
     }
 
-    fn send(&mut self, wishes: &[Wish]) -> Vec<Answer> {
+    pub(crate) fn send(&mut self, wishes: &[Wish]) -> Vec<Answer> {
         self.send_cut(wishes, &[24])
     }
 
     /// One batch of these events, in datagrams of so many events in turn; a
     /// datagram ends with its domain.
-    fn send_cut(&mut self, wishes: &[Wish], datagrams: &[usize]) -> Vec<Answer> {
+    pub(crate) fn send_cut(&mut self, wishes: &[Wish], datagrams: &[usize]) -> Vec<Answer> {
         self.epoch += 1;
         self.seal(wishes, datagrams);
         self.apply(self.epoch)
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// Wallet, score and inventory.
-    fn player(&self, player: u64) -> Option<(u64, u64, [u16; 8])> {
+    pub(crate) fn player(&self, player: u64) -> Option<(u64, u64, [u16; 8])> {
         let index = self.home().index();
         let slot = index.player_slot(index.hunt(HUNT)?, player)?;
         let found = index.player(slot);
@@ -198,7 +198,7 @@ impl World {
 
     /// Captures every partition as it is; the images are whole before anything
     /// else happens.
-    fn capture(&mut self) -> Vec<PartitionImage> {
+    pub(crate) fn capture(&mut self) -> Vec<PartitionImage> {
         let limits = self.limits;
         self.partitions
             .iter_mut()

@@ -19,7 +19,7 @@ use crate::base::table::Table;
 
 const HUGE_PAGE_WORDS: usize = HUGE_PAGE_BYTES / 8;
 /// Sections begin at a cache line.
-const LINE_WORDS: usize = 8;
+pub(super) const LINE_WORDS: usize = 8;
 
 /// Bytes of an index by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

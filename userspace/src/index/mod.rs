@@ -59,6 +59,7 @@ use self::hash::Mix;
 pub use self::load::LoadError;
 pub use self::morton::{COORDINATE_MAX, CellBox, morton_of, position_of};
 use self::order::{Memory, Order, View};
+use self::ranks::Moves;
 pub use self::ranks::Ranked;
 use self::records::{CELL_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
@@ -76,6 +77,7 @@ pub struct Index {
     rest: Table<u64>,
     order: Order,
     board: Board,
+    moves: Moves,
     /// Slots of cells ever used: those from here on are vacant.
     cells_top: u32,
     /// Cells there are.
@@ -114,6 +116,7 @@ impl Index {
             rest,
             order,
             board,
+            moves: Moves::NONE,
             cells_top: 0,
             cells_len: 0,
             vacant: 0,

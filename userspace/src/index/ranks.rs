@@ -1,13 +1,27 @@
 //! Ranks: who stands where on a hunt's board.
 //!
-//! The board is always that of the records: whoever writes a player's score
-//! moves the player on the board in the same call.
+//! Writing a player's score notes a move on the board; [`Index::settle_ranks`] makes
+//! the moves that were noted. Between two entries there are none.
 
 use super::Index;
 use super::arena::{chunk, chunk_mut};
-use super::board::{BOARD_NODE_WORDS, Board, BoardKey};
+use super::board::{BOARD_NODE_WORDS, Board, BoardKey, WARMED};
 use super::records::{HuntId, Player, PlayerSlot, TALLY_WORDS, Tally};
 use crate::base::table::prefetch;
+
+/// Moves that are noted before they must be made.
+const MOVES: usize = WARMED / 2;
+
+/// Moves that are due, in the order in which they were noted: from where, to where.
+#[derive(Debug)]
+pub(super) struct Moves {
+    list: [(Option<BoardKey>, Option<BoardKey>); MOVES],
+    len: usize,
+}
+
+impl Moves {
+    pub(super) const NONE: Self = Self { list: [(None, None); MOVES], len: 0 };
+}
 
 /// A player on the board.
 #[derive(Clone, Copy, Debug)]
@@ -90,30 +104,59 @@ impl Index {
         (from, to)
     }
 
-    /// Moves a player whose record has changed.
+    /// Notes that a player whose record has changed has to move.
     #[inline(always)]
     pub(super) fn rank_again(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
         if (before.score, before.score_epoch) != (after.score, after.score_epoch) {
-            self.rank_moved(slot, before, after);
+            self.note_move(slot, before, after);
         }
     }
 
-    fn rank_moved(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
+    fn note_move(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
+        if self.moves.len == MOVES {
+            self.settle_ranks();
+        }
         let (old, new) = (BoardKey::of(before, slot.0), BoardKey::of(after, slot.0));
-        let (board, nodes) = self.board_nodes();
-        if let Some(old) = old {
-            board.remove(nodes, old);
-        }
-        if let Some(new) = new {
-            // The arena holds every player.
-            let entered = board.insert(nodes, new);
-            debug_assert!(entered.is_ok(), "the board is made for the most that can be");
-        }
+        self.moves.list[self.moves.len] = (old, new);
+        self.moves.len += 1;
         let tally = self.tally_mut(after.hunt);
         tally.score_epoch = tally.score_epoch.max(after.score_epoch);
     }
 
+    /// Makes the moves on the board that are due. Whoever has written players calls
+    /// it before anybody reads a rank: once an entry, since moves that are made
+    /// together wait for memory together.
+    pub fn settle_ranks(&mut self) {
+        let (list, len) = (self.moves.list, self.moves.len);
+        if len == 0 {
+            return;
+        }
+        self.moves.len = 0;
+        let moves = &list[..len];
+        let (board, nodes) = self.board_nodes();
+        if len > 1 {
+            let mut keys = [BoardKey::default(); WARMED];
+            let all = moves.iter().flat_map(|(old, new)| [*old, *new]).flatten();
+            let filled = keys.iter_mut().zip(all).map(|(place, key)| *place = key).count();
+            board.warm(nodes, &keys[..filled]);
+        }
+        for (old, new) in moves {
+            // The arena holds every player.
+            let moved = match (*old, *new) {
+                (Some(old), Some(new)) => board.change(nodes, old, new),
+                (None, Some(new)) => board.insert(nodes, new),
+                (Some(old), None) => {
+                    board.remove(nodes, old);
+                    Ok(())
+                }
+                (None, None) => Ok(()),
+            };
+            debug_assert!(moved.is_ok(), "the board is made for the most that can be");
+        }
+    }
+
     fn nodes(&self) -> &[u64] {
+        debug_assert_eq!(self.moves.len, 0, "ranks are read when all moves are made");
         let words = self.layout.board_nodes_max as usize * BOARD_NODE_WORDS;
         &self.main[self.layout.board_at..][..words]
     }

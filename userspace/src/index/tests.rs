@@ -256,7 +256,8 @@ impl Pair {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        self.index.settle_ranks();
         check_cells(&self.index, &self.cells);
         check_players(&self.index, &self.players);
     }

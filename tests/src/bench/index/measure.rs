@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use veltrix::base::cpu;
 use veltrix::index::{CellBox, Index, IndexImage, position_of};
 
+use super::ranks;
 use super::world::{FIELD_SIDE, HUNTS, Place, Random, Scale, World, corner};
 
 /// Operations of a round.
@@ -48,6 +49,10 @@ pub struct IndexNumbers {
     pub box_max_us: f64,
     /// Cells found in a box, on average.
     pub box_cells: f64,
+    /// The ten nearest cells, the median.
+    pub nearest_p50_us: f64,
+    /// Of 100 the slowest but one.
+    pub nearest_p99_us: f64,
     /// Copying 64 KiB of a capture, slowest step.
     pub capture_step_max_us: f64,
     /// Bytes reserved for cells, hash and order, for each cell.
@@ -84,6 +89,8 @@ pub fn measure(scale: Scale, progress: impl Fn(&str)) -> Result<IndexNumbers> {
     let (update_captured_ns, capture_step_max_us) = captured(&mut world, &places, scale)?;
     progress("boxes");
     let boxes = boxes(&world, scale, &mut random)?;
+    progress("nearest cells");
+    let (nearest_p50_us, nearest_p99_us) = ranks::nearest(&world, &mut random)?;
     progress("restoring");
     let restore_ns_per_cell = restore(&mut world, scale)?;
 
@@ -102,6 +109,8 @@ pub fn measure(scale: Scale, progress: impl Fn(&str)) -> Result<IndexNumbers> {
         box_p99_us: us(0.99),
         box_max_us: us(1.0),
         box_cells: boxes.cells as f64 / BOXES as f64,
+        nearest_p50_us,
+        nearest_p99_us,
         capture_step_max_us,
         bytes_per_cell: cells as f64 / f64::from(scale.cells),
         bytes_per_cell_rounded: (cells + bytes.rounding) as f64 / f64::from(scale.cells),

@@ -4,6 +4,7 @@
 //! ```text
 //!   world     partitions full to their last cell, players beside them
 //!   measure   look-ups, updates and boxes, timed
+//!   ranks     the leaderboard of one hunt, and cells by distance
 //! ```
 //!
 //! Look-ups and updates come as apply makes them: stretches of 96 in one
@@ -13,4 +14,5 @@
 //! thread, on the last core.
 
 pub mod measure;
+pub mod ranks;
 pub mod world;

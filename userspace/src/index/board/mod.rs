@@ -14,13 +14,15 @@
 //!
 //! One pass down does it all: a full node is split, and one that runs low joined
 //! with its neighbour or filled up from it, before the pass enters it. So nodes but the
-//! root stay 13 keys or 8 children full, and the arena can be made at the start
-//! for the worst that can be: 45 bytes a player, about 30 used.
+//! root stay a third full, and the arena can be made at the start for the worst
+//! that can be: 68 bytes a player, about half of it used.
 
 mod node;
 
 pub(super) use self::node::{BOARD_NODE_WORDS, board_nodes_max};
-use self::node::{Entry, INNER_CHILDREN, Inner, LEAF_KEYS, Leaf, NO_NODE, Node, node, node_mut};
+use self::node::{
+    Entry, INNER_CHILDREN, Inner, LEAF_KEYS, Leaf, NO_NODE, Node, ask, node, node_mut,
+};
 use super::records::{Player, RECORDS_MAX};
 use veltrix_abi::kinds::SCORE_MAX;
 
@@ -31,6 +33,10 @@ const EPOCH_SHIFT: u32 = RECORDS_MAX.count_ones();
 const SCORE_SHIFT: u32 = EPOCH_SHIFT + EPOCH_MAX.count_ones();
 
 const _: () = assert!(SCORE_SHIFT + SCORE_MAX.count_ones() == u128::BITS);
+
+/// Keys whose ways are asked for together: their nodes fill half of a second-level
+/// cache.
+pub(super) const WARMED: usize = 64;
 
 /// Keys of a leaf and children of an inner node after loading: room for some to
 /// come before the first is split.
@@ -124,24 +130,33 @@ impl Board {
 
     /// Enters a key that is not there.
     pub(super) fn insert(&mut self, nodes: &mut [u64], key: BoardKey) -> Result<(), NoNode> {
+        self.grow(nodes)?;
+        self.insert_from(nodes, self.root, 0, key)?;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Puts a new root above one that is full, and may have to be split.
+    fn grow(&mut self, nodes: &mut [u64]) -> Result<(), NoNode> {
         if self.is_full(nodes, self.root, 0) {
             let root = self.take(nodes)?;
             let entry = Entry { key: BoardKey::default(), child: self.root, count: self.len };
             node_mut::<Inner>(nodes, root).fill(&[entry]);
             (self.root, self.levels) = (root, self.levels + 1);
         }
-        let mut parent = self.root;
-        for level in 1..=self.levels {
-            let inner = node::<Inner>(nodes, parent);
-            let mut at = inner.position(key);
-            if self.is_full(nodes, inner.child(at), level) {
-                if level == self.levels {
-                    self.split::<Leaf>(nodes, parent, at)?;
-                } else {
-                    self.split::<Inner>(nodes, parent, at)?;
-                }
-                at = node::<Inner>(nodes, parent).position(key);
-            }
+        Ok(())
+    }
+
+    /// Enters a key below a node of a level, which has room.
+    fn insert_from(
+        &mut self,
+        nodes: &mut [u64],
+        mut parent: u32,
+        level: usize,
+        key: BoardKey,
+    ) -> Result<(), NoNode> {
+        for level in level + 1..=self.levels {
+            let at = self.make_room(nodes, parent, level, key)?;
             let inner = node_mut::<Inner>(nodes, parent);
             *inner.count_mut(at) += 1;
             parent = inner.child(at);
@@ -149,8 +164,31 @@ impl Board {
         let leaf = node_mut::<Leaf>(nodes, parent);
         let at = leaf.position(key);
         leaf.insert(at, key);
-        self.len += 1;
         Ok(())
+    }
+
+    /// The child of `parent` that `key` belongs to, on `level` and with room for one
+    /// more.
+    #[inline(always)]
+    fn make_room(
+        &mut self,
+        nodes: &mut [u64],
+        parent: u32,
+        level: usize,
+        key: BoardKey,
+    ) -> Result<usize, NoNode> {
+        let inner = node::<Inner>(nodes, parent);
+        let at = inner.position(key);
+        ask(nodes, inner.child(at));
+        if !self.is_full(nodes, inner.child(at), level) {
+            return Ok(at);
+        }
+        if level == self.levels {
+            self.split::<Leaf>(nodes, parent, at)?;
+        } else {
+            self.split::<Inner>(nodes, parent, at)?;
+        }
+        Ok(node::<Inner>(nodes, parent).position(key))
     }
 
     /// Whether the node of a level, counted from the root, has no room.
@@ -161,6 +199,37 @@ impl Board {
         } else {
             node::<Inner>(nodes, number).len() == INNER_CHILDREN
         }
+    }
+
+    /// Takes `old` out, which is there, and enters `new`, which is not. As long as
+    /// both belong to the same child nothing is counted: most moves are short.
+    pub(super) fn change(
+        &mut self,
+        nodes: &mut [u64],
+        old: BoardKey,
+        new: BoardKey,
+    ) -> Result<(), NoNode> {
+        self.grow(nodes)?;
+        let mut parent = self.root;
+        for level in 1..=self.levels {
+            self.make_room(nodes, parent, level, new)?;
+            let at = self.make_spare(nodes, parent, level, old);
+            let inner = node::<Inner>(nodes, parent);
+            if inner.position(new) != at {
+                self.remove_from(nodes, parent, level - 1, old);
+                self.insert_from(nodes, parent, level - 1, new)?;
+                self.shrink(nodes);
+                return Ok(());
+            }
+            parent = inner.child(at);
+        }
+        let leaf = node_mut::<Leaf>(nodes, parent);
+        let at = leaf.position(old);
+        leaf.remove(at);
+        let at = leaf.position(new);
+        leaf.insert(at, new);
+        self.shrink(nodes);
+        Ok(())
     }
 
     /// Makes two of the full child `at` of `parent`, which has room.
@@ -180,20 +249,15 @@ impl Board {
 
     /// Takes out a key that is there.
     pub(super) fn remove(&mut self, nodes: &mut [u64], key: BoardKey) {
-        let mut parent = self.root;
-        for level in 1..=self.levels {
-            let mut at = node::<Inner>(nodes, parent).position(key);
-            let child = node::<Inner>(nodes, parent).child(at);
-            let mended = if level == self.levels {
-                node::<Leaf>(nodes, child).len() <= Leaf::LEAST
-                    && self.mend::<Leaf>(nodes, parent, at)
-            } else {
-                node::<Inner>(nodes, child).len() <= Inner::LEAST
-                    && self.mend::<Inner>(nodes, parent, at)
-            };
-            if mended {
-                at = node::<Inner>(nodes, parent).position(key);
-            }
+        self.remove_from(nodes, self.root, 0, key);
+        self.len -= 1;
+        self.shrink(nodes);
+    }
+
+    /// Takes out a key below a node of a level, which has one to spare.
+    fn remove_from(&mut self, nodes: &mut [u64], mut parent: u32, level: usize, key: BoardKey) {
+        for level in level + 1..=self.levels {
+            let at = self.make_spare(nodes, parent, level, key);
             let inner = node_mut::<Inner>(nodes, parent);
             *inner.count_mut(at) -= 1;
             parent = inner.child(at);
@@ -202,7 +266,26 @@ impl Board {
         let at = leaf.position(key);
         debug_assert!(at < leaf.len() && leaf.item(at) == key, "{key:?} is not on the board");
         leaf.remove(at);
-        self.len -= 1;
+    }
+
+    /// The child of `parent` that `key` belongs to, on `level` and with one to spare.
+    #[inline(always)]
+    fn make_spare(&mut self, nodes: &mut [u64], parent: u32, level: usize, key: BoardKey) -> usize {
+        let inner = node::<Inner>(nodes, parent);
+        let at = inner.position(key);
+        let child = inner.child(at);
+        ask(nodes, child);
+        let mended = if level == self.levels {
+            node::<Leaf>(nodes, child).len() <= Leaf::LEAST && self.mend::<Leaf>(nodes, parent, at)
+        } else {
+            node::<Inner>(nodes, child).len() <= Inner::LEAST
+                && self.mend::<Inner>(nodes, parent, at)
+        };
+        if mended { node::<Inner>(nodes, parent).position(key) } else { at }
+    }
+
+    /// Takes away a root with an only child.
+    fn shrink(&mut self, nodes: &mut [u64]) {
         if self.levels > 0 && node::<Inner>(nodes, self.root).len() == 1 {
             let child = node::<Inner>(nodes, self.root).child(0);
             self.give_back(nodes, self.root);
@@ -210,8 +293,8 @@ impl Board {
         }
     }
 
-    /// Joins the child `at` of `parent` with a neighbour if they fit one node, or
-    /// deals out evenly what the two hold. `false` for an only child.
+    /// Joins the child `at` of `parent` with a neighbour if they leave room in one
+    /// node, or deals out evenly what the two hold. `false` for an only child.
     fn mend<N: Node>(&mut self, nodes: &mut [u64], parent: u32, at: usize) -> bool {
         let inner = node::<Inner>(nodes, parent);
         let Some(last_pair) = inner.len().checked_sub(2) else { return false };
@@ -219,7 +302,7 @@ impl Board {
         let pair = [inner.child(first), inner.child(first + 1)];
         let mut held = Held::<N>::default();
         pair.iter().for_each(|child| held.append(node::<N>(nodes, *child)));
-        if held.len > N::ITEMS {
+        if held.len > N::JOINED {
             held.deal(nodes, parent, first, pair);
             return true;
         }
@@ -233,6 +316,19 @@ impl Board {
         true
     }
 
+    /// Asks for all nodes on the ways to `keys`, level by level: the memory answers
+    /// for all of them at once. At most [`WARMED`].
+    pub(super) fn warm(&self, nodes: &[u64], keys: &[BoardKey]) {
+        let mut numbers = [self.root; WARMED];
+        for _ in 0..self.levels {
+            for (number, key) in numbers.iter_mut().zip(keys) {
+                let inner = node::<Inner>(nodes, *number);
+                *number = inner.child(inner.position(*key));
+                ask(nodes, *number);
+            }
+        }
+    }
+
     /// Keys below `key`.
     #[inline]
     pub(super) fn rank(&self, nodes: &[u64], key: BoardKey) -> u32 {
@@ -241,8 +337,9 @@ impl Board {
         for _ in 0..self.levels {
             let inner = node::<Inner>(nodes, number);
             let at = inner.position(key);
-            below += inner.counts()[..at].iter().sum::<u32>();
             number = inner.child(at);
+            ask(nodes, number);
+            below += inner.counts()[..at].iter().sum::<u32>();
         }
         below + node::<Leaf>(nodes, number).position(key) as u32
     }
@@ -260,6 +357,7 @@ impl Board {
                 at += 1;
             }
             number = inner.child(at);
+            ask(nodes, number);
         }
         Cursor { nodes, leaf: node(nodes, number), at: left as usize }
     }

@@ -2,8 +2,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::super::arena::{chunk, chunk_mut};
+use super::super::arena::{LINE_WORDS, chunk, chunk_mut};
 use super::BoardKey;
+use crate::base::table::prefetch;
 
 /// Words of a node.
 pub(in super::super) const BOARD_NODE_WORDS: usize = 64;
@@ -19,8 +20,11 @@ pub(super) trait Node: FromBytes + IntoBytes + Immutable + KnownLayout + Sized {
     type Item: Copy + Default;
     /// Most items.
     const ITEMS: usize;
-    /// Fewest, but for the root: two nodes that have so few are one.
-    const LEAST: usize = Self::ITEMS / 2 - 1;
+    /// Fewest, but for the root. Far from what a split leaves: at half as many
+    /// nodes were split and joined again with every other move.
+    const LEAST: usize = Self::ITEMS / 3;
+    /// Two neighbours that hold at most so many are made one, which can grow.
+    const JOINED: usize = Self::ITEMS * 3 / 4;
 
     fn len(&self) -> usize;
     fn item(&self, at: usize) -> Self::Item;
@@ -47,7 +51,7 @@ impl Leaf {
     /// Number of keys below `key`.
     #[inline(always)]
     pub(super) fn position(&self, key: BoardKey) -> usize {
-        (0..self.len()).filter(|at| self.item(*at) < key).count()
+        below(self.len(), |at| self.item(at) < key)
     }
 
     /// Puts `key` at `at`, where there is room for one.
@@ -128,9 +132,8 @@ impl Inner {
     /// Position of the child that `key` belongs to. None is below the first.
     #[inline(always)]
     pub(super) fn position(&self, key: BoardKey) -> usize {
-        (1..self.len())
-            .filter(|at| BoardKey { hunt: self.hunts[*at], place: whole(self.places[*at]) } <= key)
-            .count()
+        let key_at = |at: usize| BoardKey { hunt: self.hunts[at], place: whole(self.places[at]) };
+        below(self.len() - 1, |at| key_at(at + 1) <= key)
     }
 
     #[inline(always)]
@@ -211,6 +214,19 @@ impl Node for Inner {
     }
 }
 
+/// How many of the first `len`, for which `is_below` holds up to some and for none
+/// behind, it holds for. Halves without a branch that could be mispredicted.
+#[inline(always)]
+fn below(len: usize, is_below: impl Fn(usize) -> bool) -> usize {
+    let (mut from, mut left) = (0, len);
+    while left > 1 {
+        let half = left / 2;
+        from += if is_below(from + half - 1) { half } else { 0 };
+        left -= half;
+    }
+    from + usize::from(left == 1 && is_below(from))
+}
+
 /// A place as nodes hold it: words of eight bytes, the upper one first.
 #[inline(always)]
 const fn halves(place: u128) -> [u64; 2] {
@@ -226,6 +242,14 @@ const fn whole([upper, lower]: [u64; 2]) -> u128 {
 pub(super) fn node<N: Node>(nodes: &[u64], node: u32) -> &N {
     let words: &[u64; BOARD_NODE_WORDS] = chunk(nodes, node as usize * BOARD_NODE_WORDS);
     zerocopy::transmute_ref!(words)
+}
+
+/// Asks for all lines of a node at once. A search reads four or five of them, each
+/// place known only from the one before: they would come one after the other.
+#[inline(always)]
+pub(super) fn ask(nodes: &[u64], node: u32) {
+    let at = node as usize * BOARD_NODE_WORDS;
+    (0..BOARD_NODE_WORDS).step_by(LINE_WORDS).for_each(|line| prefetch(nodes, at + line));
 }
 
 #[inline(always)]

@@ -35,6 +35,16 @@ impl Pair {
         }
     }
 
+    /// Moves the key that is next to `old`, if `new` is free.
+    fn change(&mut self, old: BoardKey, new: BoardKey) {
+        let old = self.model.range(old..).next().copied();
+        if let Some(old) = old.filter(|_| !self.model.contains(&new)) {
+            self.model.remove(&old);
+            self.model.insert(new);
+            self.board.change(&mut self.nodes, old, new).expect("made for the most there can be");
+        }
+    }
+
     fn check(&self) {
         assert_eq!(self.board.len() as usize, self.model.len());
         assert!(self.board.select(&self.nodes, 0).eq(self.model.iter().copied()));
@@ -51,11 +61,16 @@ impl Pair {
 proptest! {
     #[test]
     fn it_is_a_sorted_set(
-        toggles in prop::collection::vec((0..3u16, 0..600u128), 0..3_000)
+        toggles in prop::collection::vec((0..3u16, 0..600u128), 0..3_000),
+        changes in prop::collection::vec((0..3u16, 0..600u128, 0..3u16, 0..600u128), 0..3_000),
     ) {
         let mut pair = Pair::new(1_000);
         for (hunt, place) in toggles {
             pair.toggle(key(hunt, place));
+        }
+        pair.check();
+        for (hunt, place, to_hunt, to_place) in changes {
+            pair.change(key(hunt, place), key(to_hunt, to_place));
         }
         pair.check();
     }
