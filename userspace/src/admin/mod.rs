@@ -10,7 +10,8 @@
 //! * [`server`]: the socket file and its owner; a future on the control core's
 //!   current-thread runtime, never on a lane.
 //! * [`client`]: a blocking call.
-//! * [`status`]: what `status` answers; [`accounting`] closes its sums.
+//! * [`status`]: what `status` answers; [`accounting`] closes its sums,
+//!   [`prometheus`] writes it as text for scrapers.
 //!
 //! Who may open the socket file may use it; there is no other check. The file
 //! has mode 0600 and no untrusted user can replace it (see [`server`]).
@@ -18,6 +19,7 @@
 pub mod accounting;
 pub mod client;
 pub mod log_status;
+pub mod prometheus;
 pub mod protocol;
 pub mod server;
 pub mod status;

@@ -42,6 +42,9 @@ pub struct ConfigArgs {
     /// Control socket for `status` and `block`
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<String>,
+    /// Address and port of JSON over HTTP, or off [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<String>,
     /// Largest UDP payload accepted, bytes [default: 1232]
     #[arg(long, value_name = "BYTES")]
     pub payload_bytes_max: Option<String>,
@@ -64,6 +67,7 @@ impl ConfigArgs {
             ("zero-copy", self.zero_copy),
             ("wait", self.wait),
             ("control-socket", self.control_socket),
+            ("http", self.http),
             ("payload-bytes-max", self.payload_bytes_max),
         ];
         let given = flags.into_iter().filter_map(|(flag, value)| Some((flag, value?)));

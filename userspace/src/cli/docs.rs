@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use veltrix_abi::{EventKind, Exit, Outcome, Refusal};
 
 use super::{CliError, ExitStatus, print};
+use crate::admin::prometheus;
 use crate::admin::status::{ACK_FATES, REPLY_FATES, XDP_STATISTICS};
 use crate::config::show;
 use crate::lane::stages::Stage;
@@ -89,6 +90,11 @@ pub fn metrics() -> String {
         let _ = writeln!(out, "| `{name}` | {} | {doc} |", if in_sums { "yes" } else { "no" });
     }
     out.push_str(METRICS_REMARKS);
+    out.push_str(METRICS_PROMETHEUS);
+    for family in prometheus::FAMILIES {
+        let (name, kind, labels) = (family.name, family.kind, family.labels);
+        let _ = writeln!(out, "| `{name}` | {kind} | {labels} | {} |", family.doc);
+    }
     out
 }
 
@@ -145,6 +151,15 @@ far a line may be off. On a quiet server every line is exact. Datagrams for our 
 extension headers leave by `pass_ipv6_chain` and arrive at the fallback socket, which may therefore receive
 so many more than `pass_fallback`.
 
+";
+
+const METRICS_PROMETHEUS: &str = "
+## Prometheus
+
+`GET /metrics` of the HTTP server ([HTTP](HTTP.md)) gives these families from one reading of the status.
+
+| name | type | labels | meaning |
+|---|---|---|---|
 ";
 
 const METRICS_STAGES: &str = "

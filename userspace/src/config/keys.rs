@@ -273,6 +273,16 @@ settings! {
             "Send buffer of each socket (SO_SNDBUF).",
             "As the receive buffer: each request has at most one reply, never larger.";
     }
+
+    #[doc = "JSON over HTTP/1.1, for dashboards, scripts and web pages; served by the control core. Routes: docs/HTTP.md."]
+    http: Http {
+        listen: Option<SocketAddr> = "listen", Rule::AddressOrOff, Preset::Text("off"), "http",
+            "Address and TCP port of the HTTP server; port 0 takes a free one, which the start names.",
+            "Off, so that two servers on a host never meet on a port nobody asked for; 127.0.0.1:4780 is the usual one. Any other address than loopback wants `http.token_file`.";
+        token_file: Option<PathBuf> = "token_file", Rule::File, Preset::Absent, "",
+            "File with the bearer token that writes must carry, 16 bytes or more; read once, at start. Where `http.listen` is no loopback address, reads must carry it too.",
+            "None: events are then taken over UDP only. Whoever has the token may play for every player.";
+    }
 }
 
 /// Default port.
@@ -326,6 +336,7 @@ unset! {
     u64 = 0;
     Option<String> = None;
     Option<PathBuf> = None;
+    Option<SocketAddr> = None;
     PathBuf = PathBuf::new();
     SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     LaneCount = LaneCount::Auto;

@@ -406,6 +406,7 @@ fn is_our_variable(name: &str) -> bool {
 fn agree(resolved: &mut Resolved) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
     agree_on_port(resolved, &mut problems);
+    agree_on_http(resolved, &mut problems);
     let Config { lanes, xdp, .. } = &resolved.config;
     let mut conflict = |a: &str, b: &str, why: &str| {
         let with_source = |path: &str| format!("{path} ({})", resolved.source(path));
@@ -462,6 +463,21 @@ fn agree_on_port(resolved: &mut Resolved, problems: &mut Vec<String>) {
     }
 }
 
+/// Beyond loopback only with a token: there is no other check of who asks.
+fn agree_on_http(resolved: &Resolved, problems: &mut Vec<String>) {
+    let http = &resolved.config.http;
+    if let Some(listen) = http.listen
+        && !listen.ip().is_loopback()
+        && http.token_file.is_none()
+    {
+        problems.push(format!(
+            "http.listen ({}) is {listen}, which others can reach, and http.token_file is not set; wanted http.token_file = \"FILE\" with a secret, or a loopback address such as 127.0.0.1:{}",
+            resolved.source("http.listen"),
+            listen.port(),
+        ));
+    }
+}
+
 fn remarks(resolved: &Resolved) -> Vec<String> {
     let mut remarks = Vec::new();
     let config = &resolved.config;
@@ -482,6 +498,12 @@ fn remarks(resolved: &Resolved) -> Vec<String> {
                 ));
             }
         }
+    }
+    if config.http.listen.is_none() && config.http.token_file.is_some() {
+        remarks.push(format!(
+            "http.token_file ({}) has no effect while http.listen is \"off\"",
+            resolved.source("http.token_file")
+        ));
     }
     if config.xdp.wait != WaitMode::PreferBusy {
         for path in ["xdp.busy_poll", "xdp.busy_poll_budget"] {

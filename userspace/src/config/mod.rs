@@ -22,7 +22,7 @@ pub mod show;
 pub mod value;
 pub mod words;
 
-pub use keys::{Blocklist, Config, KEYS, Lanes, LogSettings, RateLimit, Server, Udp, Xdp};
+pub use keys::{Blocklist, Config, Http, KEYS, Lanes, LogSettings, RateLimit, Server, Udp, Xdp};
 pub use load::{ConfigError, FileTaken, Inputs, Resolved, Source, resolve};
 pub(crate) use paths::effective_uid;
 pub use value::{Cores, LaneCount};

@@ -118,8 +118,12 @@ pub enum Rule {
     Interface,
     /// Address and UDP port; port 0 takes a free one.
     Address,
+    /// `off`, or an address with its TCP port; port 0 takes a free one.
+    AddressOrOff,
     /// Path of a Unix socket.
     SocketPath,
+    /// Path of a file.
+    File,
     /// Path of a directory.
     Directory,
     /// `auto`, or a number up to the bound.
@@ -161,6 +165,10 @@ impl Rule {
             Self::Address => {
                 "an IP address with a port, such as 127.0.0.1:4747 or [::1]:4747".into()
             }
+            Self::AddressOrOff => {
+                "\"off\", or an IP address with a port, such as 127.0.0.1:4780 or [::1]:4780".into()
+            }
+            Self::File => "the path of a file".into(),
             Self::SocketPath => {
                 format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes")
             }
@@ -184,7 +192,9 @@ impl Rule {
             Self::Words(_) => "word",
             Self::Interface => "interface",
             Self::Address => "address",
+            Self::AddressOrOff => "address or off",
             Self::SocketPath => "path",
+            Self::File => "file",
             Self::Directory => "directory",
             Self::AutoCount(_) => "count or auto",
             Self::AutoCores(_) => "cores or auto",
@@ -213,6 +223,8 @@ impl Rule {
                 | Self::Words(_)
                 | Self::Interface
                 | Self::Address
+                | Self::AddressOrOff
+                | Self::File
                 | Self::SocketPath
                 | Self::Directory
         )
@@ -463,6 +475,20 @@ impl Setting for SocketAddr {
     }
 }
 
+/// An address, or `off`.
+impl Setting for Option<SocketAddr> {
+    fn parse(raw: &Raw<'_>, rule: &Rule) -> Result<Self, Refusal> {
+        if text(raw)? == "off" {
+            return Ok(None);
+        }
+        SocketAddr::parse(raw, rule).map(Some)
+    }
+
+    fn show(&self, _: &Rule) -> String {
+        self.map_or_else(|| "off".into(), |address| address.to_string())
+    }
+}
+
 impl Setting for PathBuf {
     fn parse(raw: &Raw<'_>, _: &Rule) -> Result<Self, Refusal> {
         let path = text(raw)?;
@@ -480,7 +506,7 @@ impl Setting for PathBuf {
     }
 }
 
-/// A directory; `None` when there is none.
+/// A directory or file; `None` when there is none.
 impl Setting for Option<PathBuf> {
     fn parse(raw: &Raw<'_>, _: &Rule) -> Result<Self, Refusal> {
         let path = text(raw)?;

@@ -1,13 +1,14 @@
 //! The running server: start, control loop, way down.
 //!
 //! ```text
-//!   control core:  this loop - control socket, alarms, expiry     (tokio, current thread)
+//!   control core:  this loop - control socket, HTTP, alarms       (tokio, current thread)
 //!   lane cores:    one thread a lane, started by `start`, joined by `stop`
 //!   fallback:      one lane on the kernel socket, beside XDP
 //! ```
 
 pub mod alarms;
 pub mod cores;
+pub mod http;
 pub mod lanes;
 pub mod log;
 pub mod server;
@@ -17,9 +18,13 @@ pub mod state;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::admin::server::{ControlSocket, serve};
 use crate::cli::{CliError, ExitStatus};
 use crate::config::Config;
+use http::asks::Ask;
+use http::{Http, Served};
 use log::Log;
 use server::Server;
 use start::{Running, start};
@@ -50,8 +55,15 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
         };
         CliError::new(status, e.to_string())
     })?;
+    let http = Http::bind(&config.http)?;
+    let http_address = http.as_ref().map(Http::address);
     let mut running = start(&config, &log)?;
     let local = tokio::task::LocalSet::new();
+    // From here on probes are answered: while the log is replayed, that it is.
+    let http = {
+        let _guard = runtime.enter();
+        http.map(Http::serve).transpose()?
+    };
     let live = match running.state.take() {
         Some(parts) => {
             let starting = Live::start(parts, config.log.snapshot_at_percent, log);
@@ -61,8 +73,12 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
     };
     running.let_in()?;
     announce(&running, &control, &log);
+    if let Some(address) = http_address {
+        log.info(&format!("HTTP on http://{address}"));
+    }
+    let asks = http.map(|http| begin(http, &running));
     let server = Rc::new(Server::new(running, live, config, log));
-    let served = local.block_on(&runtime, control_loop(&control, Rc::clone(&server)));
+    let served = local.block_on(&runtime, control_loop(&control, Rc::clone(&server), asks));
     let ended = served.as_ref().map_or_else(|e| e.to_string(), |why| (*why).to_owned());
     log.info(&format!("{ended}: stopping"));
     let lanes_alive = server.lanes_alive();
@@ -88,9 +104,22 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
     }
 }
 
+/// Lets HTTP ask the state, and names where its events go.
+fn begin(http: Served, running: &Running) -> mpsc::Receiver<Ask> {
+    http.begin(match &running.kernel {
+        None => Ok(http::events::loopback_of(running.address)),
+        Some(kernel) => Err(format!(
+            "this server takes packets off the queues of `{}` by XDP, where its own host cannot reach it: no events over HTTP",
+            kernel.nic.name
+        )),
+    });
+    http.asks
+}
+
 async fn control_loop(
     control: &ControlSocket,
     server: Rc<Server>,
+    asks: Option<mpsc::Receiver<Ask>>,
 ) -> Result<&'static str, CliError> {
     let failed = |e: std::io::Error| CliError::new(ExitStatus::Error, format!("control loop: {e}"));
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
@@ -100,6 +129,7 @@ async fn control_loop(
     let mut often = tokio::time::interval(TEND_LOG_INTERVAL);
     often.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut serving = std::pin::pin!(serve(control, Rc::clone(&server)));
+    let mut asking = std::pin::pin!(http::asks::answer(asks, Rc::clone(&server)));
     let mut log = std::pin::pin!(server.serve_log());
     loop {
         tokio::select! {
@@ -109,6 +139,7 @@ async fn control_loop(
                 served.map_err(failed)?;
                 return Ok("control socket closed");
             }
+            () = &mut asking => return Ok("HTTP closed"),
             served = &mut log => {
                 served.map_err(failed)?;
                 return Ok("log closed");

@@ -64,6 +64,12 @@ impl Server {
         }
     }
 
+    /// The log and the state behind it, if there are any.
+    #[must_use]
+    pub const fn live(&self) -> Option<&Rc<Live>> {
+        self.live.as_ref()
+    }
+
     /// Looks after what changes by itself: expired blocks, queue counts, the
     /// program on the NIC, dead lanes, sums that do not close. Called about
     /// once a second.

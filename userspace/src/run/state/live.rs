@@ -22,6 +22,7 @@ use super::Parts;
 use super::anchor::{AnchorRequests, Newest, RoundsDone, decode_meta, encode_members};
 use super::digests::Digests;
 use super::prepare::PROGRESS_INTERVAL;
+use super::reads::Reads;
 use super::room::Room;
 use super::router::{Owners, Routed, Router};
 use super::times::Times;
@@ -63,13 +64,14 @@ pub struct Live {
     newest: Newest,
     pub(super) facts: Arc<LogFacts>,
     waker: Arc<Waker>,
-    lanes: Vec<Arc<LaneLink>>,
+    pub(super) lanes: Vec<Arc<LaneLink>>,
     submissions: RefCell<Vec<Consumer<Arc<BatchBuf>>>>,
     reports: RefCell<Vec<Consumer<LaneReport>>>,
     /// To the fallback's lane, which owns nothing and gets histograms only.
     fallback: RefCell<Option<rtrb::Producer<LaneCommand>>>,
     pub(super) owners: Rc<RefCell<Owners>>,
     pub(super) owner_of: Arc<[AtomicU16]>,
+    pub(super) reads: RefCell<Reads>,
     pub(super) digests: Rc<RefCell<Digests>>,
     routed: Rc<RefCell<Routed>>,
     pub(super) times: RefCell<Times>,
@@ -190,6 +192,7 @@ impl Live {
             fallback: RefCell::new(fallback),
             owners,
             owner_of: parts.owner_of,
+            reads: RefCell::new(Reads::new(parts.asker)),
             digests,
             routed,
             times: RefCell::default(),
@@ -328,6 +331,7 @@ impl Live {
             self.judge_readiness();
         }
         any |= self.hear_reports();
+        any |= self.reads.borrow_mut().hear();
         while let Ok((epoch, tell)) = self.anchors.try_recv() {
             any = true;
             let meta = self.raft.meta_at(epoch);

@@ -14,6 +14,7 @@ mod anchor;
 mod digests;
 mod live;
 mod prepare;
+mod reads;
 mod report;
 mod room;
 mod router;
@@ -32,7 +33,7 @@ use crate::base::port::Port;
 use crate::base::waker::Waker;
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
-use crate::lane::reads::{BYTES_OF_JOBS, mesh};
+use crate::lane::reads::{Asker, BYTES_OF_JOBS, mesh};
 use crate::lane::{BYTES_OF_SENDERS, LogHalfSpec, bytes_of_batch};
 use crate::log::superblock::{DataDir, random_u64};
 use crate::log::wal::Wal;
@@ -40,6 +41,7 @@ use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
 
 pub use live::Live;
 pub use prepare::Prepared;
+pub use reads::{NotAsked, Subject, TellAnswer, Totals};
 
 /// Images a lane captures into: one is filled while the other is written.
 pub const IMAGES_A_LANE: usize = 2;
@@ -60,6 +62,8 @@ pub struct Parts {
     owning: usize,
     /// Owner of each partition, as lanes know it.
     owner_of: Arc<[AtomicU16]>,
+    /// The control core's own reads.
+    asker: Asker,
     batches: usize,
     snapshots: SnapshotWriter,
     anchors: anchor::AnchorRequests,
@@ -79,10 +83,11 @@ pub struct SplitSpec {
     pub deadline: Duration,
 }
 
-/// Bytes of batches that `lanes` lanes reserve.
+/// Bytes of batches and reads that `lanes` lanes and the control core reserve.
 #[must_use]
 pub const fn lanes_bytes<P: Port>(lanes: usize, batches: usize) -> u64 {
-    (lanes * (batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS + BYTES_OF_JOBS)) as u64
+    let lane = batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS + BYTES_OF_JOBS;
+    (lanes * lane + BYTES_OF_JOBS) as u64
 }
 
 impl Prepared {
@@ -135,7 +140,7 @@ impl Prepared {
         let epoch = self.manifest.as_ref().map_or(0, |m| m.last.index);
         let owner_of: Arc<[AtomicU16]> =
             (0..partitions).map(|number| AtomicU16::new(number % spec.lanes as u16)).collect();
-        let (reads, _) = mesh(all, spec.lanes, &owner_of);
+        let (reads, asker) = mesh(all, spec.lanes, &owner_of);
         let mut state: Vec<Option<Box<Partition>>> =
             self.partitions.into_iter().map(|p| Some(Box::new(p))).collect();
         let mut lane_images: Vec<Option<LaneImages<PartitionImage>>> =
@@ -179,6 +184,7 @@ impl Prepared {
             ends: controls,
             owning: spec.lanes,
             owner_of,
+            asker,
             batches: spec.batches,
             snapshots,
             anchors,

@@ -62,7 +62,7 @@ impl Live {
         }
     }
 
-    fn judged_by_outcome(&self) -> BTreeMap<String, u64> {
+    pub(super) fn judged_by_outcome(&self) -> BTreeMap<String, u64> {
         let sum = |code: usize| self.judged.borrow().iter().map(|lane| lane[code]).sum::<u64>();
         let labels = Outcome::ALL.iter().map(|o| (usize::from(o.code()), o.label()));
         labels

@@ -1,0 +1,234 @@
+//! The bridge from handlers, which must be `Send`, to the server's state, which
+//! belongs to one thread: a request in a channel, its answer in a oneshot.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use veltrix_abi::query::{Entries, HuntRow, QueryStatus, Row, Wanted};
+
+use super::refused::Refused;
+use crate::admin::server::Handler as _;
+use crate::admin::status::Status;
+use crate::run::server::Server;
+use crate::run::state::{NotAsked, Subject, TellAnswer, Totals};
+
+/// How long the state may take to answer: a lane that answers at all does so in
+/// microseconds.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// How long a read waits for its epoch, or for a partition between two lanes.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
+
+/// Pause before such a read is asked again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// What handlers ask of the state.
+pub enum Ask {
+    /// The whole status.
+    Status(oneshot::Sender<Box<Status>>),
+    /// The log in short; `None` without a log.
+    Totals(oneshot::Sender<Option<Totals>>),
+    /// A read of the game.
+    Read {
+        /// Where.
+        subject: Subject,
+        /// Epoch that must be applied; 0 = any.
+        min_epoch: u64,
+        /// What.
+        wanted: Vec<Wanted>,
+        /// Gets the answer.
+        tell: TellAnswer,
+    },
+}
+
+/// Answers asks for ever; the server's thread runs it.
+pub async fn answer(asks: Option<mpsc::Receiver<Ask>>, server: Rc<Server>) {
+    let Some(mut asks) = asks else { return std::future::pending().await };
+    while let Some(ask) = asks.recv().await {
+        // Who no longer waits is no error.
+        match ask {
+            Ask::Status(tell) => drop(tell.send(Box::new(server.status()))),
+            Ask::Totals(tell) => drop(tell.send(server.live().map(|live| live.totals()))),
+            Ask::Read { subject, min_epoch, wanted, tell } => match server.live() {
+                Some(live) => live.read(subject, min_epoch, &wanted, tell),
+                None => drop(tell.send(Err(NotAsked::NoLog))),
+            },
+        }
+    }
+    // Handlers are gone only when the runtime ends.
+    std::future::pending().await
+}
+
+/// A read that found its hunt.
+pub struct Found<R> {
+    /// Epoch it shows.
+    pub epoch: u64,
+    /// How old that may be, nanoseconds.
+    pub age_ns: u64,
+    /// Whether what was wanted is there.
+    pub is_found: bool,
+    /// Where to go on, when there is more.
+    pub next: Option<u64>,
+    /// What was wanted.
+    pub rows: Vec<R>,
+}
+
+/// The handlers' end.
+#[derive(Clone)]
+pub struct Asks {
+    sender: mpsc::Sender<Ask>,
+    /// Set once the state may be asked.
+    begun: Arc<OnceLock<Result<SocketAddr, String>>>,
+}
+
+impl Asks {
+    pub(super) const fn new(
+        sender: mpsc::Sender<Ask>,
+        begun: Arc<OnceLock<Result<SocketAddr, String>>>,
+    ) -> Self {
+        Self { sender, begun }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refused> {
+        if self.begun.get().is_none() {
+            return Err(Refused::later("the server is starting: its log is being replayed"));
+        }
+        let stopping = || Refused::later("the server is stopping");
+        let (tell, told) = oneshot::channel();
+        let asked = async {
+            self.sender.send(ask(tell)).await.map_err(|_| stopping())?;
+            told.await.map_err(|_| stopping())
+        };
+        match timeout(ANSWER_MAX, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Refused::later(format!("no answer from a lane in {ANSWER_MAX:?}"))),
+        }
+    }
+
+    /// The whole status.
+    ///
+    /// # Errors
+    ///
+    /// The server starts or stops.
+    pub async fn status(&self) -> Result<Box<Status>, Refused> {
+        self.ask(Ask::Status).await
+    }
+
+    /// The log in short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::status`]; the server has no log.
+    pub async fn totals(&self) -> Result<Totals, Refused> {
+        self.ask(Ask::Totals).await?.ok_or_else(Refused::no_log)
+    }
+
+    async fn read(
+        &self,
+        subject: Subject,
+        min_epoch: u64,
+        wanted: &[Wanted],
+    ) -> Result<Box<[u8]>, Refused> {
+        let wanted = wanted.to_vec();
+        let answer = self.ask(|tell| Ask::Read { subject, min_epoch, wanted, tell }).await?;
+        answer.map_err(|why| match why {
+            NotAsked::NoLog => Refused::no_log(),
+            NotAsked::AllUnderWay => {
+                Refused::later("as many reads as may be are under way on this server")
+            }
+        })
+    }
+
+    /// Epoch and age of what the owner of a partition shows.
+    ///
+    /// # Errors
+    ///
+    /// The lane does not answer.
+    pub async fn shown(&self, partition: u16) -> Result<(u64, u64), Refused> {
+        let body = self.read(Subject::Partition(partition), 0, &[Wanted::Hunt]).await?;
+        let answer = Entries::check(&body, 1).ok_or_else(unreadable)?;
+        Ok((answer.epoch, answer.age_ns))
+    }
+
+    /// Reads from a hunt that must exist.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or no lane answers.
+    pub async fn game<R: Row>(
+        &self,
+        hunt: u64,
+        min_epoch: u64,
+        wanted: Wanted,
+    ) -> Result<Found<R>, Refused> {
+        let asked = Instant::now();
+        loop {
+            // The hunt as well: an unknown one is told from an unknown player.
+            let both = [Wanted::Hunt, wanted];
+            let body = self.read(Subject::Hunt(hunt), min_epoch, &both).await?;
+            match decode(&body, hunt, min_epoch)? {
+                Decoded::Found(found) => return Ok(found),
+                Decoded::NotYet(why) if asked.elapsed() >= SETTLE_MAX => {
+                    return Err(Refused::later(why));
+                }
+                Decoded::NotYet(_) => tokio::time::sleep(SETTLE_PAUSE).await,
+            }
+        }
+    }
+}
+
+enum Decoded<R> {
+    Found(Found<R>),
+    NotYet(String),
+}
+
+fn unreadable() -> Refused {
+    Refused::new(
+        axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+        "a lane gave an answer that does not decode",
+        "this is a bug of Veltrix: report it with the request",
+    )
+}
+
+/// Takes the answer to a [`Wanted::Hunt`] and to another apart.
+fn decode<R: Row>(body: &[u8], hunt: u64, min_epoch: u64) -> Result<Decoded<R>, Refused> {
+    let mut entries = Entries::check(body, 2).ok_or_else(unreadable)?;
+    let (epoch, age_ns) = (entries.epoch, entries.age_ns);
+    let (Some(of_hunt), Some(entry)) = (entries.next(), entries.next()) else {
+        return Err(unreadable());
+    };
+    match of_hunt.head.status {
+        QueryStatus::Moving => {
+            return Ok(Decoded::NotYet("the hunt's partition is changing its lane".into()));
+        }
+        QueryStatus::Behind => {
+            let why = format!("min_epoch is {min_epoch}, the server has applied up to {epoch}");
+            return Ok(Decoded::NotYet(why));
+        }
+        QueryStatus::NotFound => {
+            return Err(Refused::new(
+                axum::http::StatusCode::NOT_FOUND,
+                format!("there is no hunt {hunt} at epoch {epoch}"),
+                "a hunt begins with its first event that is applied: POST /v1/events",
+            ));
+        }
+        _ if of_hunt.rows::<HuntRow>().next().is_none() => return Err(unreadable()),
+        _ => {}
+    }
+    let has_more = match entry.head.status {
+        QueryStatus::Found | QueryStatus::NotFound => false,
+        QueryStatus::More => true,
+        _ => return Err(unreadable()),
+    };
+    Ok(Decoded::Found(Found {
+        epoch,
+        age_ns,
+        is_found: entry.head.status != QueryStatus::NotFound,
+        next: has_more.then_some(entry.head.next),
+        rows: entry.rows().collect(),
+    }))
+}
