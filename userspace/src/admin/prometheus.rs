@@ -288,7 +288,12 @@ mod tests {
     fn names_are_distinct_and_counters_say_so() {
         for (at, family) in FAMILIES.iter().enumerate() {
             assert!(FAMILIES[..at].iter().all(|before| before.name != family.name));
-            assert_eq!(family.kind == "counter", family.name.ends_with("_total"), "{}", family.name);
+            assert_eq!(
+                family.kind == "counter",
+                family.name.ends_with("_total"),
+                "{}",
+                family.name
+            );
         }
     }
 }

@@ -26,6 +26,10 @@ const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// Pause before such a read is asked again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
+/// Age at which a status is read anew: a reading stops the log for a moment, and for
+/// milliseconds while its sums do not close.
+const STATUS_AGE_MAX: Duration = Duration::from_millis(100);
+
 /// What handlers ask of the state.
 pub enum Ask {
     /// The whole status.
@@ -48,10 +52,16 @@ pub enum Ask {
 /// Answers asks for ever; the server's thread runs it.
 pub async fn answer(asks: Option<mpsc::Receiver<Ask>>, server: Rc<Server>) {
     let Some(mut asks) = asks else { return std::future::pending().await };
+    let mut last: Option<(Instant, Status)> = None;
     while let Some(ask) = asks.recv().await {
         // Who no longer waits is no error.
         match ask {
-            Ask::Status(tell) => drop(tell.send(Box::new(server.status()))),
+            Ask::Status(tell) => {
+                let fresh = last.take().filter(|(at, _)| at.elapsed() < STATUS_AGE_MAX);
+                let (_, status) =
+                    last.insert(fresh.unwrap_or_else(|| (Instant::now(), server.status())));
+                drop(tell.send(Box::new(status.clone())));
+            }
             Ask::Totals(tell) => drop(tell.send(server.live().map(|live| live.totals()))),
             Ask::Read { subject, min_epoch, wanted, tell } => match server.live() {
                 Some(live) => live.read(subject, min_epoch, &wanted, tell),

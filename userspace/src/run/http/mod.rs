@@ -16,9 +16,8 @@
 //! * [`params`], [`refused`]: what is accepted, and how a refusal is said.
 //!
 //! `docs/HTTP.md` is the page for callers. Everything is served by the thread that
-//! carries the log: an answer costs it tens of microseconds, a `/status` or
-//! `/metrics` more. Bounds are [`listener::CONNECTIONS_MAX`], [`BODY_BYTES_MAX`] and
-//! the reads that an asker may have under way.
+//! carries the log, so all is bounded: [`listener::CONNECTIONS_MAX`], [`BODY_BYTES_MAX`], the
+//! reads that an asker may have under way, readings of the status in a second.
 
 pub mod asks;
 pub mod events;

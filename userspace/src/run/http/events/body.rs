@@ -90,7 +90,8 @@ fn hotspot(place: &str, value: &Value) -> Result<u64, Refused> {
     let place = format!("{place}.hotspot");
     let fields = Fields::of(&place, value, &["kind", "item", "remaining", "reward", "lifetime_s"])?;
     let kind = fields.word("kind", &HOTSPOT_KINDS, |kind| kind_name(*kind))?;
-    let number = |name, max, default| Ok::<_, Refused>(fields.number(name, max)?.unwrap_or(default));
+    let number =
+        |name, max, default| Ok::<_, Refused>(fields.number(name, max)?.unwrap_or(default));
     let hotspot = Hotspot {
         kind,
         // Each bound is that of its field, or below.
