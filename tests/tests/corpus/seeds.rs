@@ -657,6 +657,12 @@ fn settings() -> Vec<Seed> {
         ("socket-path-quotes", "ok", "[server]\ncontrol_socket = '/run/a\\b\"c'\n"),
         ("dotted-keys", "ok", "server.port = 4747\nlanes.count = \"auto\"\n"),
         ("rate", "ok", "[rate_limit]\nmode = \"observe\"\ndatagrams_per_s = \"2M\"\n"),
+        (
+            "http",
+            "ok",
+            "[http]\nlisten = \"[::1]:4780\"\ntoken_file = \"/etc/veltrix/http-token\"\n",
+        ),
+        ("http-beyond-loopback", "bad", "[http]\nlisten = \"0.0.0.0:4780\"\n"),
         ("not-toml", "bad", "[server\nport = 4747\n"),
         ("not-utf8", "bad", "[server]\nport = 4747 # \u{fffd}\n"),
         ("section-unknown", "bad", "[sever]\nport = 4747\n"),

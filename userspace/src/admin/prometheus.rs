@@ -268,7 +268,8 @@ mod tests {
         let mut family = FAMILIES.iter().next();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
-                family = FAMILIES.iter().find(|f| rest.starts_with(f.name));
+                let name = rest.split(' ').next().unwrap();
+                family = FAMILIES.iter().find(|family| family.name == name);
                 continue;
             }
             if line.starts_with("# TYPE ") {

@@ -19,6 +19,7 @@ Examples:
   veltrix run --listen 0.0.0.0:4747              the network, UDP sockets
   sudo veltrix run --nic eth1                    all queues of eth1 by AF_XDP
   sudo veltrix run --nic eth1 --zero-copy require --wait spin --cores 2,3
+  veltrix run --data DIR --http 127.0.0.1:4780   with JSON over HTTP: probes, metrics, the game
   veltrix run --config game.toml --json          settings from a file, log lines as JSON
 
 Stop it with Ctrl-C or SIGTERM; `veltrix status` shows it at work.")]

@@ -198,6 +198,20 @@ fn values_that_contradict_each_other_are_named_with_their_sources() {
 }
 
 #[test]
+fn http_beyond_loopback_wants_a_token() {
+    let open = problems("[http]\nlisten = \"0.0.0.0:4780\"\n");
+    assert!(open.contains("http.token_file = \"FILE\"") && open.contains("0.0.0.0:4780"), "{open}");
+    let guarded = "[http]\nlisten = \"0.0.0.0:4780\"\ntoken_file = \"/etc/veltrix/token\"\n";
+    let listen = load(guarded).unwrap().config.http.listen.unwrap();
+    assert_eq!(listen, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 4_780)));
+    assert!(load("[http]\nlisten = \"[::1]:0\"\n").unwrap().config.http.listen.is_some());
+    let off = load("[http]\nlisten = \"off\"\ntoken_file = \"token\"\n").unwrap();
+    assert_eq!(off.config.http.listen, None);
+    assert!(off.remarks[0].contains("http.token_file"), "{:?}", off.remarks);
+    assert!(problems("[http]\nlisten = \"on\"\n").contains("\"off\", or an IP address"));
+}
+
+#[test]
 fn the_port_follows_the_address_on_sockets_only() {
     let sockets = load("[server]\nlisten = \"0.0.0.0:0\"\n").unwrap();
     assert_eq!(sockets.config.server.port, 0);

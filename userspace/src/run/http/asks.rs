@@ -242,3 +242,25 @@ fn decode<R: Row>(body: &[u8], hunt: u64, min_epoch: u64) -> Result<Decoded<R>, 
         rows: entry.rows().collect(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    #[test]
+    fn before_the_start_and_after_the_end_nothing_waits() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (sender, receiver) = mpsc::channel(1);
+        let begun = Arc::new(OnceLock::new());
+        let asks = Asks::new(sender, Arc::clone(&begun));
+        let said = || runtime.block_on(asks.totals()).unwrap_err();
+        assert!(format!("{:?}", said()).contains("starting"));
+        assert_eq!(said().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+        begun.set(Err(String::new())).unwrap();
+        drop(receiver);
+        assert!(format!("{:?}", said()).contains("stopping"));
+    }
+}

@@ -139,3 +139,33 @@ fn answer(hunt: u64, keys: &[Uuid], receipts: &[Result<Receipt, SendError>]) -> 
     answer["mend"] = "send those again with their keys: none is applied twice".into();
     (StatusCode::GATEWAY_TIMEOUT, [("retry-after", "1")], Json(answer)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lanes_are_reached_by_an_address_that_can_be_sent_to() {
+        for (listens, reached) in [
+            ("0.0.0.0:4747", "127.0.0.1:4747"),
+            ("[::]:4747", "[::1]:4747"),
+            ("10.0.0.1:4747", "10.0.0.1:4747"),
+        ] {
+            assert_eq!(loopback_of(listens.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn without_a_way_in_the_reason_is_said() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let to = Arc::new(OnceLock::new());
+        let writes = Writes::new(Arc::clone(&to));
+        let status = || {
+            let refused = runtime.block_on(writes.client()).unwrap_err();
+            refused.into_response().status()
+        };
+        assert_eq!(status(), StatusCode::SERVICE_UNAVAILABLE);
+        to.set(Err("by XDP".into())).unwrap();
+        assert_eq!(status(), StatusCode::NOT_IMPLEMENTED);
+    }
+}
