@@ -53,6 +53,7 @@ codes! {
         Behind = 5, "behind", "The node has not applied `min_epoch` yet; ask again.";
         Moving = 6, "moving", "The partition is changing its lane; ask again.";
         NoRoom = 7, "no-room", "The datagram has no room for one row: pad it.";
+        TooMuch = 8, "too-much", "Too many cells to look through for one datagram: ask for fewer of them, or for a box.";
     }
 }
 

@@ -254,6 +254,17 @@ pub enum QueryError {
         /// Bytes of the datagram.
         bytes: usize,
     },
+    /// The server would have to look through more cells than one datagram may cost.
+    #[error(
+        "query {index} ({}) would look through too many cells; ask for fewer of them, ask for \
+         a box, or ask it by itself", .kind.label()
+    )]
+    TooMuch {
+        /// Place among the queries asked at once, from 0.
+        index: usize,
+        /// Its kind.
+        kind: QueryKind,
+    },
     /// The server refused the datagram for good.
     #[error("refused: {0}")]
     Refused(RefusedReason),

@@ -190,7 +190,8 @@ impl Domain {
 
     /// Asks several queries by one datagram; their rows come in the same order
     /// and show one epoch. All share the room of one datagram: the first that
-    /// are answered may leave fewer rows to the others.
+    /// are answered may leave fewer rows to the others. When one cannot be answered
+    /// at all, for want of room or otherwise, there is an error and no rows.
     ///
     /// # Errors
     ///
@@ -316,6 +317,9 @@ pub(crate) fn read_answer(wanted: &[Wanted], answer: Entries<'_>, bytes: usize) 
             }
             QueryStatus::NoRoom => {
                 return Verdict::Failed(QueryError::NoRoom { index, kind, bytes });
+            }
+            QueryStatus::TooMuch => {
+                return Verdict::Failed(QueryError::TooMuch { index, kind });
             }
             QueryStatus::Behind => put_off = Some(PutOff::Behind { epoch }),
             QueryStatus::Moving => put_off = Some(PutOff::Moving),

@@ -135,7 +135,7 @@ families! {
             }
         });
     };
-    gauge "veltrix_acks_pending" ["lane"] "Datagrams in a batch that is not applied yet.", |s, out| {
+    gauge "veltrix_acks_pending" ["lane"] "Datagrams in a batch that is not applied yet, or whose queries another lane answers.", |s, out| {
         out.lanes(s, |lane| lane.acks.pending);
     };
     counter "veltrix_acks_lost_total" ["lane"] "Datagrams whose batch will not commit.", |s, out| {

@@ -162,7 +162,7 @@ pub struct Replies {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Acks {
-    /// Datagrams in a batch that is not applied yet.
+    /// Datagrams in a batch that is not applied yet, or whose queries another lane answers.
     pub pending: u64,
     /// Events in them.
     pub events_pending: u64,
@@ -174,7 +174,10 @@ pub struct Acks {
 
 /// The terms of [`Acks`] for the documentation.
 pub const ACK_FATES: [(&str, &str); 4] = [
-    ("pending", "Datagrams in a batch that is not applied yet: a level, no count."),
+    (
+        "pending",
+        "Datagrams in a batch that is not applied yet, or whose queries another lane answers: a level, no count.",
+    ),
     ("events_pending", "Events in them."),
     (
         "lost",

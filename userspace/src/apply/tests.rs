@@ -90,7 +90,7 @@ impl Default for World {
 }
 
 impl World {
-    fn new(limits: PartitionLimits) -> Self {
+    pub(crate) fn new(limits: PartitionLimits) -> Self {
         let partition = |number| Partition::new(number, &limits, secret()).unwrap();
         Self {
             partitions: (0..PARTITIONS).map(partition).collect(),

@@ -12,34 +12,38 @@ use super::records::{Cell, HuntId, OrderKey};
 
 impl Index {
     /// Calls `visit` with the cells of `hunt` inside `field` whose id is `from` or
-    /// more, by ascending id, at most `limit` of them; how many there were.
+    /// more, by ascending id, at most `limit` of them; gives the id to go on from
+    /// when there are more, or may be: `steps` is how many cells may be looked at,
+    /// those outside between two inside among them, and what is left of it after.
     pub fn cells_in_box<'a>(
         &'a self,
         hunt: HuntId,
         field: &CellBox,
         from: u64,
         limit: usize,
+        steps: &mut usize,
         mut visit: impl FnMut(&'a Cell),
-    ) -> usize {
-        let Some((low, high)) = field.codes() else { return 0 };
+    ) -> Option<u64> {
+        let (low, high) = field.codes()?;
         let key = |id: u64| OrderKey { hunt: hunt.0, id };
         let mut cursor = self.order.seek(self.view(), key(low.max(from)));
         let mut visited = 0;
-        while visited < limit {
-            let Some(cell) = cursor.next() else { break };
-            if cell.key() > key(high) {
-                break;
+        while let Some(cell) = cursor.next().filter(|cell| cell.key() <= key(high)) {
+            let is_inside = is_inside(cell.id(), low, high);
+            if *steps == 0 || (is_inside && visited == limit) {
+                return Some(cell.id());
             }
-            if is_inside(cell.id(), low, high) {
+            *steps -= 1;
+            if is_inside {
                 visit(cell);
                 visited += 1;
                 continue;
             }
-            let Some(next) = next_inside(cell.id(), low, high) else { break };
+            let next = next_inside(cell.id(), low, high)?;
             if !cursor.forward_in_leaf(key(next)) {
                 cursor = self.order.seek(self.view(), key(next));
             }
         }
-        visited
+        None
     }
 }

@@ -3,8 +3,8 @@
 //! The walk reads the cells of a circle in order of their ids. As soon as it holds
 //! as many as are wanted, the circle is no larger than the last of them is far. At a
 //! cell outside, it skips the largest square of ids around that cell which lies
-//! outside altogether. Cells are visited that are near, and a few at the rim: a
-//! crowd further away costs nothing. Where a circle holds too few, a larger one is
+//! outside altogether. So most cells visited are near, unless the walk comes to a
+//! crowd before it comes to what is nearer: how many it may visit is bounded. Where a circle holds too few, a larger one is
 //! tried; the first is as large as the density next to the position suggests.
 
 use super::Index;
@@ -48,21 +48,24 @@ impl Index {
     /// Fills `kept` with the cells of `hunt` nearest to the cell `to`, the nearest
     /// first, each with the square of its distance; how many there were. Distance
     /// is that of positions in the plane; of equal ones the lower id is first.
+    /// `steps` is how many cells may be looked at, and what is left of it after;
+    /// `None` when they did not suffice.
     pub fn nearest_cells<'a>(
         &'a self,
         hunt: HuntId,
         to: u64,
         kept: &mut [Option<(u64, &'a Cell)>],
-    ) -> usize {
+        steps: &mut usize,
+    ) -> Option<usize> {
         if kept.is_empty() {
-            return 0;
+            return Some(0);
         }
         let mut radius = self.first_radius(hunt, to, kept.len());
         loop {
-            let len = self.nearest_within(hunt, to, radius, kept);
+            let len = self.nearest_within(hunt, to, radius, kept, steps)?;
             // Positions are at the most the diagonal apart.
             if len == kept.len() || radius >= 2 * COORDINATE_MAX {
-                return len;
+                return Some(len);
             }
             radius = radius.saturating_mul(2);
         }
@@ -92,7 +95,8 @@ impl Index {
         to: u64,
         radius: u32,
         kept: &mut [Option<(u64, &'a Cell)>],
-    ) -> usize {
+        steps: &mut usize,
+    ) -> Option<usize> {
         let center = position_of(to);
         let (x, y) = center;
         let low = morton_of(x.saturating_sub(radius), y.saturating_sub(radius));
@@ -104,6 +108,7 @@ impl Index {
         let mut outside = u64::from(radius).pow(2) + 1;
         let mut cursor = self.order.seek(self.view(), OrderKey { hunt: hunt.0, id: low });
         while let Some(cell) = cursor.next().filter(|cell| cell.key() <= high) {
+            *steps = steps.checked_sub(1)?;
             let distance = distance(center, position_of(cell.id()), 1);
             if distance < outside {
                 nearest.offer(distance, cell);
@@ -115,7 +120,7 @@ impl Index {
                 cursor = self.order.seek(self.view(), next);
             }
         }
-        nearest.len
+        Some(nearest.len)
     }
 }
 

@@ -308,16 +308,30 @@ proptest! {
         let wanted: Vec<u64> = ids.iter().copied().filter(|id| inside(*id)).collect();
         for limit in [usize::MAX, limit] {
             let mut found = Vec::new();
-            let count = index.cells_in_box(HuntId(1), &field, 0, limit, |cell| found.push(cell.id()));
-            prop_assert_eq!(count, found.len());
+            let mut steps = usize::MAX;
+            let next = index
+                .cells_in_box(HuntId(1), &field, 0, limit, &mut steps, |cell| found.push(cell.id()));
+            prop_assert_eq!(next, wanted.get(limit).copied());
             prop_assert_eq!(&found[..], &wanted[..wanted.len().min(limit)]);
             let mut found = Vec::new();
-            index.cells_in_box(HuntId(1), &field, from, limit, |cell| found.push(cell.id()));
+            let mut steps = usize::MAX;
+            index.cells_in_box(HuntId(1), &field, from, limit, &mut steps, |cell| {
+                found.push(cell.id());
+            });
             let behind = wanted.iter().copied().filter(|id| *id >= from).take(limit);
             prop_assert!(found.into_iter().eq(behind));
         }
         let empty = CellBox { x_min: 9, x_max: 8, ..field };
-        prop_assert_eq!(index.cells_in_box(HuntId(1), &empty, 0, 9, |_| ()), 0);
+        let mut seen = 0;
+        index.cells_in_box(HuntId(1), &empty, 0, 9, &mut 9, |_| seen += 1);
+        prop_assert_eq!(seen, 0);
+        // However few steps at a time, all come, once each.
+        let (mut next, mut found) = (Some(0), Vec::new());
+        while let Some(from) = next {
+            let push = |cell: &Cell| found.push(cell.id());
+            next = index.cells_in_box(HuntId(1), &field, from, 3, &mut (limit + 1), push);
+        }
+        prop_assert_eq!(found, wanted);
     }
 
     /// In a corner where all lie, and where they lie far and wide.
@@ -342,7 +356,7 @@ proptest! {
         sorted.sort_unstable();
         sorted.truncate(wanted);
         let mut kept = vec![None; wanted];
-        let len = index.nearest_cells(HuntId(1), to, &mut kept);
+        let len = index.nearest_cells(HuntId(1), to, &mut kept, &mut { usize::MAX }).unwrap();
         let found: Vec<_> = kept[..len].iter().flatten().map(|(d, cell)| (*d, cell.id())).collect();
         prop_assert_eq!(found, sorted);
     }

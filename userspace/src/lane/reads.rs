@@ -25,8 +25,9 @@ use crate::read;
 /// Jobs that one asker may have under way.
 pub const JOBS: usize = 128;
 
-/// Jobs that a lane answers for one asker in a turn: some 100 us of the dearest.
-const JOBS_A_TURN: usize = 16;
+/// Jobs that a lane answers for one asker in a turn: microseconds each, a millisecond
+/// together if all look through as many cells as they may.
+const JOBS_A_TURN: usize = 4;
 
 const BODY_BYTES: usize = PAYLOAD_BYTES_LIMIT - HEADER_BYTES;
 

@@ -17,6 +17,10 @@ use veltrix_abi::query::{
 use crate::apply::Partition;
 use crate::index::{Cell, CellBox, HuntId, Index, PlayerSlot};
 
+/// Cells that the queries of one datagram may look at together, those that are
+/// passed over among them: a few hundred microseconds of a lane at the worst.
+const STEPS_MAX: usize = 2_048;
+
 /// What an answer says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -51,13 +55,14 @@ pub fn answer(
     };
     let hunt = partition.and_then(|p| Some((p.index(), p.index().hunt(domain)?)));
     let mut at = QUERY_HEAD_BYTES;
+    let mut steps = STEPS_MAX;
     let queries = queries.iter();
     let mut behind = queries.len();
     for query in queries {
         behind -= 1;
         // A query is longer than a bare entry: there is room for all heads.
         let end = out.len() - behind * ENTRY_FIXED_BYTES;
-        let mut entry = Entry { out: &mut out[at..end], rows: 0, next: 0 };
+        let mut entry = Entry { out: &mut out[at..end], rows: 0, next: 0, steps: &mut steps };
         let status = match (refusal, query.wanted(), hunt) {
             (Some(refusal), _, _) => refusal,
             (None, None, _) => QueryStatus::Malformed,
@@ -74,6 +79,8 @@ struct Entry<'a> {
     out: &'a mut [u8],
     rows: u16,
     next: u64,
+    /// Cells that may still be looked at.
+    steps: &'a mut usize,
 }
 
 impl Entry<'_> {
@@ -149,16 +156,12 @@ impl Entry<'_> {
         if room == 0 {
             return QueryStatus::NoRoom;
         }
-        // One more than is told, to know where to go on.
-        let mut more = None;
-        index.cells_in_box(hunt, field, from, usize::from(room) + 1, |cell| {
-            if self.rows < room {
-                self.push(&cell_row(index, cell));
-            } else {
-                more = Some(cell.id());
-            }
+        let mut steps = *self.steps;
+        let next = index.cells_in_box(hunt, field, from, room.into(), &mut steps, |cell| {
+            self.push(&cell_row(index, cell));
         });
-        self.going_on(more)
+        *self.steps = steps;
+        self.going_on(next)
     }
 
     fn nearest_cells(&mut self, index: &Index, hunt: HuntId, to: u64, limit: u16) -> QueryStatus {
@@ -166,8 +169,12 @@ impl Entry<'_> {
         if room == 0 {
             return QueryStatus::NoRoom;
         }
+        // One more than there is room for, to know whether there are.
         let mut kept = [None; ROWS_MAX as usize];
-        let found = index.nearest_cells(hunt, to, &mut kept[..usize::from(limit)]);
+        let kept = &mut kept[..usize::from(limit.min(room + 1))];
+        let Some(found) = index.nearest_cells(hunt, to, kept, self.steps) else {
+            return QueryStatus::TooMuch;
+        };
         let nearest = kept.iter().take(found.min(room.into())).flatten();
         nearest.for_each(|(_, cell)| self.push(&cell_row(index, cell)));
         if found > usize::from(room) { QueryStatus::More } else { QueryStatus::Found }

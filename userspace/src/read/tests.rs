@@ -6,7 +6,9 @@ use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind};
 use veltrix_abi::query::{self, Entries, QUERY_BYTES, QueryKind};
 
 use super::*;
-use crate::apply::tests::{Answer, HUNT, World};
+use crate::apply::PartitionLimits;
+use crate::apply::tests::{Answer, HUNT, LIMITS, World};
+use crate::index::IndexLimits;
 
 const SHOWN: Shown = Shown { epoch: 77, age_ns: 5 };
 const ROOMY: usize = 3_408;
@@ -46,7 +48,12 @@ fn rows<R: Row>(answered: &(EntryHead, Vec<u8>)) -> Vec<R> {
 
 /// A ticket on each cell of `claims`, claimed by the player beside it.
 fn world(claims: &[(u64, u64, u32)]) -> World {
-    let mut world = World::default();
+    world_with(claims, LIMITS.index.cells_max)
+}
+
+fn world_with(claims: &[(u64, u64, u32)], cells_max: u32) -> World {
+    let index = IndexLimits { cells_max, ..LIMITS.index };
+    let mut world = World::new(PartitionLimits { index, ..LIMITS });
     for (cell, player, reward) in claims {
         let ticket = Hotspot {
             kind: HotspotKind::Ticket,
@@ -170,6 +177,40 @@ fn whatever_cannot_be_answered_is_named() {
         Entries::check(&out[..bytes], 1).unwrap().next().unwrap().head.status
     };
     assert_eq!(answer(HUNT + 1), QueryStatus::NotFound, "no such hunt");
+}
+
+/// Cells beside a box, every other one of a long line: each is looked at and none
+/// is found.
+#[test]
+fn a_datagram_looks_at_so_many_cells_and_says_where_to_go_on() {
+    let beside = 3_000;
+    let claims: Vec<_> =
+        (0..beside).map(|y| (crate::index::morton_of(1_022, 2 * y), 1, 1)).collect();
+    let world = world_with(&claims, 4_000);
+    let x = [1_023, 1_023];
+    let mut from = 0;
+    let mut pages = 0;
+    loop {
+        let page = one(&world, &Wanted::CellsInBox { x, y: [0, 1 << 20], from, limit: 1 });
+        pages += 1;
+        assert_eq!(page.0.rows, 0);
+        if page.0.status == QueryStatus::Found {
+            break;
+        }
+        assert_eq!(page.0.status, QueryStatus::More);
+        assert!(page.0.next > from, "it goes on");
+        from = page.0.next;
+    }
+    assert_eq!(pages, beside as usize / STEPS_MAX + 1);
+    // They share it.
+    let field = Query::of(&Wanted::CellsInBox { x, y: [0, 1 << 20], from: 0, limit: 1 });
+    let answer = ask(Some(world.home()), &[field; 2], 0, ROOMY);
+    let next: Vec<u64> = Entries::check(&answer, 2).unwrap().map(|e| e.head.next).collect();
+    assert!(next[0] > next[1] && next[1] > 0, "{next:?}");
+    // Each is nearer than the one before it: all of them would have to be seen.
+    let to = crate::index::morton_of(1_022, 1 << 14);
+    let near = one(&world, &Wanted::NearestCells { to, limit: 100 });
+    assert!([QueryStatus::TooMuch, QueryStatus::Found].contains(&near.0.status), "{near:?}");
 }
 
 fn any_query() -> impl Strategy<Value = Query> {

@@ -26,6 +26,10 @@ const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// Pause before such a read is asked again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
+/// Longest such pause: it doubles, so that who asks for an epoch that is far off does
+/// not keep the control core busy.
+const SETTLE_PAUSE_MAX: Duration = Duration::from_millis(64);
+
 /// Age at which a status is read anew: a reading stops the log for a moment, and for
 /// milliseconds while its sums do not close.
 const STATUS_AGE_MAX: Duration = Duration::from_millis(100);
@@ -176,6 +180,7 @@ impl Asks {
         wanted: Wanted,
     ) -> Result<Found<R>, Refused> {
         let asked = Instant::now();
+        let mut pause = SETTLE_PAUSE;
         loop {
             // The hunt as well: an unknown one is told from an unknown player.
             let both = [Wanted::Hunt, wanted];
@@ -185,7 +190,10 @@ impl Asks {
                 Decoded::NotYet(why) if asked.elapsed() >= SETTLE_MAX => {
                     return Err(Refused::later(why));
                 }
-                Decoded::NotYet(_) => tokio::time::sleep(SETTLE_PAUSE).await,
+                Decoded::NotYet(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SETTLE_PAUSE_MAX);
+                }
             }
         }
     }
@@ -232,6 +240,13 @@ fn decode<R: Row>(body: &[u8], hunt: u64, min_epoch: u64) -> Result<Decoded<R>, 
     let has_more = match entry.head.status {
         QueryStatus::Found | QueryStatus::NotFound => false,
         QueryStatus::More => true,
+        QueryStatus::TooMuch => {
+            return Err(Refused::new(
+                axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+                "too many cells to look through for the answer",
+                "ask for fewer cells, or for those of a box",
+            ));
+        }
         _ => return Err(unreadable()),
     };
     Ok(Decoded::Found(Found {

@@ -1,8 +1,8 @@
 //! The listener: connections bounded in number, and closed when they stand idle.
 //!
-//! A caller that connects and says nothing, or never reads, costs a descriptor for
-//! [`IDLE_MAX`] and nothing more. Beyond [`CONNECTIONS_MAX`] connections wait in the
-//! kernel's backlog.
+//! A caller that connects and says nothing, says it byte by byte, or never reads,
+//! holds a place for [`IDLE_MAX`]; nobody holds one for longer than [`AGE_MAX`].
+//! Beyond [`CONNECTIONS_MAX`] connections wait in the kernel's backlog.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +20,11 @@ use tokio::time::{Instant, Sleep};
 /// Connections served at once.
 pub const CONNECTIONS_MAX: usize = 128;
 
-/// How long a connection may stand without a byte either way.
+/// How long a connection may stand without a byte of an answer.
 pub const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a connection may stand at all; whoever follows a stream asks again.
+pub const AGE_MAX: Duration = Duration::from_secs(600);
 
 /// Pause after `accept` failed, which it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -68,6 +71,7 @@ impl Listener for Bounded {
 pub struct Connection {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
+    ends: Instant,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -75,20 +79,24 @@ impl Connection {
     fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>) -> Self {
         // Refused only for a socket that is gone already.
         let _ = stream.set_nodelay(true);
-        Self { stream, idle: Box::pin(tokio::time::sleep(IDLE_MAX)), _place: place }
+        let idle = Box::pin(tokio::time::sleep(IDLE_MAX));
+        Self { stream, idle, ends: Instant::now() + AGE_MAX, _place: place }
     }
 
-    /// Hands on what the stream said; time begins anew with every byte.
+    /// Time begins anew: something was answered.
+    fn answered(&mut self) {
+        let next = (Instant::now() + IDLE_MAX).min(self.ends);
+        self.idle.as_mut().reset(next);
+    }
+
+    /// Hands on what the stream said, or that its time is over.
     fn judge<T>(
         &mut self,
         said: Poll<io::Result<T>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         match said {
-            Poll::Ready(said) => {
-                self.idle.as_mut().reset(Instant::now() + IDLE_MAX);
-                Poll::Ready(said)
-            }
+            Poll::Ready(said) => Poll::Ready(said),
             Poll::Pending => match self.idle.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 Poll::Pending => Poll::Pending,
@@ -115,6 +123,9 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let said = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if said.is_ready() {
+            self.answered();
+        }
         self.judge(said, context)
     }
 
@@ -132,6 +143,9 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let said = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        if said.is_ready() {
+            self.answered();
+        }
         self.judge(said, context)
     }
 

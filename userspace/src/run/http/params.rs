@@ -60,7 +60,9 @@ impl Params {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let mend = match nearest(name, known.iter().copied()) {
+            // As much of it as is shown: the rest only costs.
+            let seen: String = name.chars().take(64).collect();
+            let mend = match nearest(&seen, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if known.is_empty() => "this route has no parameters".into(),
                 None => format!("it has: {}", known.join(", ")),
