@@ -47,7 +47,7 @@ async fn read(client: &Client, epoch: u64) {
         let player = hunt.player(2).await.unwrap().value.unwrap();
         assert_eq!((player.wallet, player.score, player.rank), (20, 20, 2));
         let near = hunt.nearest_cells(3, 2).await.unwrap().value;
-        assert_eq!(near.rows.iter().map(|row| row.cell).collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(near.rows.iter().map(|row| row.cell).collect::<Vec<_>>(), [3, 1]);
         let both = hunt.query(&[Wanted::Cell(1), Wanted::Hunt]).await.unwrap();
         let [Rows::Cell(Some(cell)), Rows::Hunt(Some(summary))] = both.value[..] else {
             panic!("hunt {key}: {both:?}")

@@ -381,7 +381,7 @@ fn codes_from_newer_servers() {
     let head = EntryHead { kind: 99, status: malformed, rows: 0, tag: 0, next: 0 };
     assert_eq!(with(99, malformed.code(), 0), Some(vec![head]));
     assert_eq!(with(99, malformed.code(), 1), None);
-    for status in [0, 8, u8::MAX] {
+    for status in [0, 9, u8::MAX] {
         assert_eq!(with(1, status, 0), None, "status {status}");
     }
     let row = |kind| CellRow { kind, ..CellRow::default() };

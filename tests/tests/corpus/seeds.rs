@@ -630,7 +630,7 @@ fn answers() -> Vec<Seed> {
         seed("answer-cut", "malformed", answer(7, &whole[..whole.len() - 8])),
         seed("answer-rows-65535", "malformed", answer(1, &body(&[rows]))),
         seed("answer-status-0", "malformed", status(0)),
-        seed("answer-status-8", "malformed", status(8)),
+        seed("answer-status-9", "malformed", status(9)),
         seed("answer-kind-unknown-with-row", "malformed", kind(99, &[HuntRow::default()])),
     ]
 }
