@@ -130,6 +130,11 @@ impl Layout {
         }
     }
 
+    /// Words of the board's nodes.
+    pub(super) const fn board_words(&self) -> usize {
+        self.board_nodes_max as usize * BOARD_NODE_WORDS
+    }
+
     /// Maps both tables: main, rest.
     pub(super) fn reserve(&self) -> io::Result<(Table<u64>, Table<u64>)> {
         Ok((Table::new(self.main_words)?, Table::new(self.rest_words)?))
@@ -146,7 +151,7 @@ impl Layout {
             cell_order: bytes(self.nodes_max as usize * NODE_WORDS),
             players: bytes(limits.players_max as usize * PLAYER_WORDS),
             player_hash: hash(limits.players_max),
-            board: bytes(self.board_nodes_max as usize * BOARD_NODE_WORDS),
+            board: bytes(self.board_words()),
             hunts: bytes(hunts_max as usize * (1 + TALLY_WORDS)) + hash(hunts_max),
             capture: 0,
             rounding: 0,

@@ -4,8 +4,9 @@
 //! as many as are wanted, the circle is no larger than the last of them is far. At a
 //! cell outside, it skips the largest square of ids around that cell which lies
 //! outside altogether. So most cells visited are near, unless the walk comes to a
-//! crowd before it comes to what is nearer: how many it may visit is bounded. Where a circle holds too few, a larger one is
-//! tried; the first is as large as the density next to the position suggests.
+//! crowd before it comes to what is nearer: how many it may visit is bounded.
+//! Where a circle holds too few, a larger one is tried; the first is as large as
+//! the density next to the position suggests.
 
 use super::Index;
 use super::morton::{COORDINATE_MAX, morton_of, position_of};

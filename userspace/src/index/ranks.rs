@@ -5,7 +5,7 @@
 
 use super::Index;
 use super::arena::{chunk, chunk_mut};
-use super::board::{BOARD_NODE_WORDS, Board, BoardKey, WARMED};
+use super::board::{Board, BoardKey, WARMED};
 use super::records::{HuntId, Player, PlayerSlot, TALLY_WORDS, Tally};
 use crate::base::table::prefetch;
 
@@ -52,7 +52,12 @@ impl Index {
     /// Players of a hunt that have a score.
     #[must_use]
     pub fn ranked_len(&self, hunt: HuntId) -> u32 {
-        let (from, to) = self.span_of(hunt);
+        let nodes = self.nodes();
+        let from = self.board.rank(nodes, BoardKey::first_of(hunt.0));
+        let to = match hunt.0.checked_add(1) {
+            Some(next) => self.board.rank(nodes, BoardKey::first_of(next)),
+            None => self.board.len(),
+        };
         to - from
     }
 
@@ -93,17 +98,6 @@ impl Index {
         visited
     }
 
-    /// Keys of all hunts before `hunt`, and those with its own.
-    fn span_of(&self, hunt: HuntId) -> (u32, u32) {
-        let nodes = self.nodes();
-        let from = self.board.rank(nodes, BoardKey::first_of(hunt.0));
-        let to = match hunt.0.checked_add(1) {
-            Some(next) => self.board.rank(nodes, BoardKey::first_of(next)),
-            None => self.board.len(),
-        };
-        (from, to)
-    }
-
     /// Notes that a player whose record has changed has to move.
     #[inline(always)]
     pub(super) fn rank_again(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
@@ -127,14 +121,10 @@ impl Index {
     /// it before anybody reads a rank: once an entry, since moves that are made
     /// together wait for memory together.
     pub fn settle_ranks(&mut self) {
-        let (list, len) = (self.moves.list, self.moves.len);
-        if len == 0 {
-            return;
-        }
-        self.moves.len = 0;
-        let moves = &list[..len];
-        let (board, nodes) = self.board_nodes();
-        if len > 1 {
+        let Self { board, moves, main, layout, .. } = self;
+        let moves = &moves.list[..std::mem::take(&mut moves.len)];
+        let nodes = &mut main[layout.board_at..][..layout.board_words()];
+        if moves.len() > 1 {
             let mut keys = [BoardKey::default(); WARMED];
             let all = moves.iter().flat_map(|(old, new)| [*old, *new]).flatten();
             let filled = keys.iter_mut().zip(all).map(|(place, key)| *place = key).count();
@@ -157,13 +147,12 @@ impl Index {
 
     fn nodes(&self) -> &[u64] {
         debug_assert_eq!(self.moves.len, 0, "ranks are read when all moves are made");
-        let words = self.layout.board_nodes_max as usize * BOARD_NODE_WORDS;
-        &self.main[self.layout.board_at..][..words]
+        &self.main[self.layout.board_at..][..self.layout.board_words()]
     }
 
     /// The board, and the nodes it works on.
     pub(super) fn board_nodes(&mut self) -> (&mut Board, &mut [u64]) {
-        let words = self.layout.board_nodes_max as usize * BOARD_NODE_WORDS;
+        let words = self.layout.board_words();
         (&mut self.board, &mut self.main[self.layout.board_at..][..words])
     }
 }

@@ -39,7 +39,7 @@ use link::{LaneEnds, LaneLink, LogFacts};
 use open_acks::{Answer, OpenAcks, Sender};
 use owner::Owner;
 use readers::Readers;
-use reads::LaneReads;
+use reads::{LaneReads, ReadJob};
 use stages::{Stage, StageTimes};
 
 use crate::apply::{Partition, PartitionImage};
@@ -174,6 +174,11 @@ impl<P: Port> LogHalf<P> {
     #[inline]
     fn accepts(&self) -> bool {
         self.facts.ready.load(Relaxed) && self.ingest.keeps_up(self.received_ns)
+    }
+
+    /// Whether the state may be read.
+    fn is_replayed(&self) -> bool {
+        self.facts.replayed.load(Relaxed)
     }
 
     /// A turn has taken so many frames.
@@ -448,10 +453,9 @@ impl<P: Port> Lane<P> {
                 }
             }
             Ok((header, Request::Query(queries))) if self.log.is_some() => {
-                if let Some(log) = &mut self.log {
-                    log.readers.hold(&header, &queries);
-                }
-                return self.read(packet, &header, request_bytes, is_late);
+                let log = self.log.as_mut().filter(|log| !is_late && log.is_replayed());
+                let job = log.and_then(|log| log.readers.take(&header, &queries));
+                return self.read(packet, &header, request_bytes, job);
             }
             Ok((header, request)) => (header, Wanted::of(&request, self.log.is_some())),
             Err(exit) => {
@@ -464,19 +468,16 @@ impl<P: Port> Lane<P> {
         self.finish(packet, reply_bytes);
     }
 
-    /// Answers the queries that were just held, or says `busy`.
+    /// Answers the queries of a job; says `busy` without one.
     fn read(
         &mut self,
         mut packet: P::Packet,
         header: &Header,
         request_bytes: usize,
-        is_late: bool,
+        job: Option<Box<ReadJob>>,
     ) {
-        if let Some(log) = &mut self.log
-            && !is_late
-            && log.facts.replayed.load(Relaxed)
-        {
-            match log.readers.read(&mut self.port, packet, header, &log.owner) {
+        if let (Some(log), Some(job)) = (&mut self.log, job) {
+            match log.readers.read(&mut self.port, packet, header, job, &log.owner) {
                 Ok(()) => return self.counters.exit(Exit::Query),
                 Err(back) => packet = back,
             }

@@ -11,7 +11,7 @@ use veltrix_abi::wire::{self, Header, Kind};
 use super::echo;
 use super::link::LaneLink;
 use super::owner::Owner;
-use super::reads::{JOBS, LaneReads};
+use super::reads::{JOBS, LaneReads, ReadJob};
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
 use crate::read;
@@ -47,37 +47,38 @@ impl<P: Port> Readers<P> {
         self.reads.asker.under_way() as u64
     }
 
-    /// Keeps the queries of a datagram, over which their answer may be written.
-    pub(super) fn hold(&mut self, header: &Header, queries: &Queries<'_>) {
-        let partition = partition_of(header.domain, self.partitions);
-        self.reads.scratch.ask(partition, header.domain, queries);
+    /// A job with the queries of a datagram, over which their answer may be
+    /// written; `None` when all are under way.
+    pub(super) fn take(&mut self, header: &Header, queries: &Queries<'_>) -> Option<Box<ReadJob>> {
+        let mut job = self.reads.asker.take()?;
+        job.ask(partition_of(header.domain, self.partitions), header.domain, queries);
+        Some(job)
     }
 
-    /// Answers the queries held, which came in `packet`, or has them answered.
+    /// Answers the queries of a job, which came in `packet`, or has them answered.
     ///
     /// # Errors
     ///
-    /// The packet, when too many are under way.
+    /// The packet, when no lane owns their partition.
     pub(super) fn read(
         &mut self,
         port: &mut P,
         mut packet: P::Packet,
         request: &Header,
+        job: Box<ReadJob>,
         owner: &Owner,
     ) -> Result<(), P::Packet> {
-        let held = &*self.reads.scratch;
-        let header = Header { count: held.count(), ..echo(request, Kind::Answer) };
-        let partition = owner.partition(held.partition);
+        let header = Header { count: job.count(), ..echo(request, Kind::Answer) };
+        let partition = owner.partition(job.partition);
         if partition.is_some() {
             let out = port.buffer(&mut packet);
             let body = &mut out[HEADER_BYTES..];
-            let bytes = read::answer(partition, held.domain, &held.queries(), owner.shown(), body);
+            let bytes = read::answer(partition, job.domain, &job.queries(), owner.shown(), body);
             finish(&header, &mut out[..HEADER_BYTES + bytes]);
             port.send(packet, HEADER_BYTES + bytes);
+            self.reads.asker.give_back(job);
             return Ok(());
         }
-        let Some(mut job) = self.reads.asker.take() else { return Err(packet) };
-        job.ask(held.partition, held.domain, &held.queries());
         let place = usize::from(job.place);
         match self.reads.asker.send(job, &self.lanes) {
             Ok(()) => {

@@ -8,7 +8,8 @@
 //!
 //! Askers are the lanes and the control core. A job is a buffer that goes round: its
 //! asker has a fixed number of them and holds back what it has none for, so no ring
-//! ever overflows. Whoever owns the partition itself answers at once, without a job.
+//! ever overflows. Whoever owns the partition itself answers at once, and has its job
+//! back.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
@@ -25,8 +26,8 @@ use crate::read;
 /// Jobs that one asker may have under way.
 pub const JOBS: usize = 128;
 
-/// Jobs that a lane answers for one asker in a turn: microseconds each, a millisecond
-/// together if all look through as many cells as they may.
+/// Jobs that a lane answers for one asker in a turn: few, since each may look
+/// through as many cells as a datagram may.
 const JOBS_A_TURN: usize = 4;
 
 const BODY_BYTES: usize = PAYLOAD_BYTES_LIMIT - HEADER_BYTES;
@@ -200,8 +201,6 @@ impl Owner {
 pub struct LaneReads {
     pub(super) asker: Asker,
     answerer: Answerer,
-    /// For queries that are answered at once: their answer is written over them.
-    pub(super) scratch: Box<ReadJob>,
 }
 
 impl LaneReads {
@@ -243,7 +242,7 @@ pub fn mesh(askers: usize, owners: usize, owner_of: &Arc<[AtomicU16]>) -> (Vec<L
     let lanes = lanes
         .into_iter()
         .zip(answerers)
-        .map(|(asker, answerer)| LaneReads { asker, answerer, scratch: ReadJob::new(0) })
+        .map(|(asker, answerer)| LaneReads { asker, answerer })
         .collect();
     (lanes, control)
 }

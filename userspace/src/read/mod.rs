@@ -18,7 +18,7 @@ use crate::apply::Partition;
 use crate::index::{Cell, CellBox, HuntId, Index, PlayerSlot};
 
 /// Cells that the queries of one datagram may look at together, those that are
-/// passed over among them: a few hundred microseconds of a lane at the worst.
+/// passed over among them: no question holds up a lane.
 const STEPS_MAX: usize = 2_048;
 
 /// What an answer says of itself.
@@ -26,8 +26,8 @@ const STEPS_MAX: usize = 2_048;
 pub struct Shown {
     /// The last epoch that the partition has applied.
     pub epoch: u64,
-    /// Since when everything that had been committed is applied: so old may the
-    /// answer be, nanoseconds.
+    /// How long ago everything that the log had handed out was applied: so old may
+    /// the answer be, nanoseconds.
     pub age_ns: u64,
 }
 

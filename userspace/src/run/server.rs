@@ -161,6 +161,24 @@ impl Server {
         self.read()
     }
 
+    /// As [`Handler::status`], for those who ask often: the log is carried on
+    /// between two readings.
+    pub async fn status_in_turn(&self) -> Status {
+        let mut status = self.read();
+        for _ in 1..READINGS_MAX {
+            if status.accounting.closes {
+                break;
+            }
+            tokio::time::sleep(READING_PAUSE).await;
+            status = self.read();
+        }
+        self.with_alarms(status)
+    }
+
+    fn with_alarms(&self, status: Status) -> Status {
+        Status { alarms: self.alarms.borrow().raised(), ..status }
+    }
+
     /// One reading. The lanes are read between two readings of the XDP
     /// counters, so that every difference that frames in flight can make is
     /// bounded by what arrived meanwhile.
@@ -326,9 +344,7 @@ const NO_BLOCKLIST: &str = "this server runs on UDP sockets, which have no block
 
 impl Handler for Server {
     fn status(&self) -> Status {
-        let mut status = self.reading();
-        status.alarms = self.alarms.borrow().raised();
-        status
+        self.with_alarms(self.reading())
     }
 
     fn block_add(

@@ -15,16 +15,18 @@
 //! One pass down does it all: a full node is split, and one that runs low joined
 //! with its neighbour or filled up from it, before the pass enters it. So nodes but the
 //! root stay a third full, and the arena can be made at the start for the worst
-//! that can be: 68 bytes a player, about half of it used.
+//! that can be: 68 bytes a player.
 
 mod node;
+
+use veltrix_abi::kinds::SCORE_MAX;
 
 pub(super) use self::node::{BOARD_NODE_WORDS, board_nodes_max};
 use self::node::{
     Entry, INNER_CHILDREN, Inner, LEAF_KEYS, Leaf, NO_NODE, Node, ask, node, node_mut,
 };
+use super::order::shares;
 use super::records::{Player, RECORDS_MAX};
-use veltrix_abi::kinds::SCORE_MAX;
 
 /// Epochs that a key tells apart; those beyond, after 2,000 years of 4,000 a
 /// second, count as one.
@@ -34,8 +36,8 @@ const SCORE_SHIFT: u32 = EPOCH_SHIFT + EPOCH_MAX.count_ones();
 
 const _: () = assert!(SCORE_SHIFT + SCORE_MAX.count_ones() == u128::BITS);
 
-/// Keys whose ways are asked for together: their nodes fill half of a second-level
-/// cache.
+/// Keys whose ways are asked for together: few enough that what was asked for first
+/// is still there.
 pub(super) const WARMED: usize = 64;
 
 /// Keys of a leaf and children of an inner node after loading: room for some to
@@ -385,12 +387,8 @@ impl Board {
         items: &[N::Item],
         most: usize,
     ) -> Result<Vec<Entry>, NoNode> {
-        let parts = items.len().div_ceil(most);
-        let mut above: Vec<Entry> = Vec::with_capacity(parts);
-        let mut rest = items;
-        for part in 0..parts {
-            let (share, behind) = rest.split_at(rest.len() / (parts - part));
-            rest = behind;
+        let mut above: Vec<Entry> = Vec::with_capacity(items.len().div_ceil(most));
+        for share in shares(items, most) {
             let number = self.take(nodes)?;
             if let Some(before) = above.last() {
                 node_mut::<N>(nodes, before.child).set_next(number);
@@ -399,7 +397,7 @@ impl Board {
             filled.fill(share);
             filled.set_next(NO_NODE);
             // None is below the first of all.
-            let key = if part == 0 { BoardKey::default() } else { N::key(&share[0]) };
+            let key = if above.is_empty() { BoardKey::default() } else { N::key(&share[0]) };
             above.push(Entry { key, child: number, count: share.iter().map(N::count).sum() });
         }
         Ok(above)

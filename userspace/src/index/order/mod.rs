@@ -319,7 +319,7 @@ impl Order {
 }
 
 /// `items` in parts of nearly the same length, at most `most` each.
-fn shares<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+pub(super) fn shares<T>(items: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     let parts = items.len().div_ceil(most);
     let mut rest = items;
     (0..parts).map(move |i| {

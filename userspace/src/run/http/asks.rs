@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout};
 use veltrix_abi::query::{Entries, HuntRow, QueryStatus, Row, Wanted};
 
 use super::refused::Refused;
-use crate::admin::server::Handler as _;
 use crate::admin::status::Status;
 use crate::run::server::Server;
 use crate::run::state::{NotAsked, Subject, TellAnswer, Totals};
@@ -30,8 +29,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// not keep the control core busy.
 const SETTLE_PAUSE_MAX: Duration = Duration::from_millis(64);
 
-/// Age at which a status is read anew: a reading stops the log for a moment, and for
-/// milliseconds while its sums do not close.
+/// Age at which a status is read anew: a reading stops the log for a moment.
 const STATUS_AGE_MAX: Duration = Duration::from_millis(100);
 
 /// What handlers ask of the state.
@@ -62,8 +60,11 @@ pub async fn answer(asks: Option<mpsc::Receiver<Ask>>, server: Rc<Server>) {
         match ask {
             Ask::Status(tell) => {
                 let fresh = last.take().filter(|(at, _)| at.elapsed() < STATUS_AGE_MAX);
-                let (_, status) =
-                    last.insert(fresh.unwrap_or_else(|| (Instant::now(), server.status())));
+                let read = match fresh {
+                    Some(read) => read,
+                    None => (Instant::now(), server.status_in_turn().await),
+                };
+                let (_, status) = last.insert(read);
                 drop(tell.send(Box::new(status.clone())));
             }
             Ask::Totals(tell) => drop(tell.send(server.live().map(|live| live.totals()))),
