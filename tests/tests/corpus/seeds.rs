@@ -619,7 +619,7 @@ fn answers() -> Vec<Seed> {
         seed("answer-player", "answer", answer(1, &body(&all[..1]))),
         seed("answer-cells", "answer", answer(1, &body(&all[2..3]))),
         seed("answer-to-every-kind", "answer", answer(7, &whole)),
-        seed("answer-every-status", "answer", answer(7, &body(&bare))),
+        seed("answer-every-status", "answer", answer(8, &body(&bare))),
         seed("answer-kind-unknown", "answer", kind(99, &[])),
         seed("answer-reserved-set", "answer", answer(7, &reserved)),
         seed("answer-no-body", "malformed", answer(1, &[])),
