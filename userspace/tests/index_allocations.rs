@@ -10,7 +10,13 @@ use veltrix_abi::kinds::{Hotspot, HotspotKind};
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-const LIMITS: IndexLimits = IndexLimits { cells_max: 9_000, players_max: 3_000, hunts_max: 2 };
+const LIMITS: IndexLimits = IndexLimits {
+    cells_max: 9_000,
+    players_max: 3_000,
+    hunts_max: 2,
+    definitions_max: 16,
+    deeds_max: 100,
+};
 
 const CHEST: Hotspot =
     Hotspot { kind: HotspotKind::Chest, item: 1, remaining: 9, reward: 5, lifetime_s: 0 };

@@ -1,7 +1,7 @@
 //! Kinds of event, and what their argument holds.
 
 macro_rules! kinds {
-    ($($variant:ident = $code:literal, $label:literal, $doc:literal;)*) => {
+    ($($variant:ident = $code:literal, $label:literal, $stream:ident, $doc:literal;)*) => {
         /// What an event asks for: wire code, metric label and doc row.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
@@ -32,6 +32,13 @@ macro_rules! kinds {
                 match self { $(Self::$variant => $label,)* }
             }
 
+            /// Domain stream its applied events belong to.
+            #[must_use]
+            #[inline(always)]
+            pub const fn stream(self) -> Stream {
+                match self { $(Self::$variant => Stream::$stream,)* }
+            }
+
             /// One sentence for the documentation.
             #[must_use]
             pub const fn doc(self) -> &'static str {
@@ -41,15 +48,82 @@ macro_rules! kinds {
     };
 }
 
+/// A domain stream: what is archived together, and what a closed hunt still takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// `game.v1`: hunts, hotspots, what players do. Nothing of it once a hunt is closed.
+    Game,
+    /// `quest.v1`: quests and how far players are. Nothing of it once a hunt is closed.
+    Quest,
+    /// `reward.v1`: wallets, banks, rewards. Goes on when a hunt is closed.
+    Reward,
+}
+
+impl Stream {
+    /// Name in archives and documents.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Game => "game.v1",
+            Self::Quest => "quest.v1",
+            Self::Reward => "reward.v1",
+        }
+    }
+}
+
 kinds! {
-    HotspotSpawn = 1, "hotspot-spawn", "Puts a hotspot onto the cell `subject`, or another in its place; `argument` describes it.";
-    CollectItem = 2, "collect-item", "The player takes one item from the item hotspot on the cell `subject`; `argument` is 0.";
-    UseKey = 3, "use-key", "The player spends one key on the chest on the cell `subject` and gets its reward; `argument` is 0.";
-    Claim = 4, "claim", "The player claims the ticket on the cell `subject`: hotspot, wallet and score in one step; `argument` is 0.";
-    WalletCredit = 5, "wallet-credit", "Adds `argument` to the player's wallet; `subject` is not looked at.";
-    WalletSpend = 6, "wallet-spend", "Takes `argument` from the player's wallet; `subject` is not looked at.";
-    WalletTransfer = 7, "wallet-transfer", "Moves `argument` from the player's wallet to that of the player `subject` of the same hunt, both or neither.";
-    HotspotExpire = 8, "hotspot-expire", "Ends the hotspot on the cell `subject` now, whoever set it and however long it had to live; `argument` is 0.";
+    HotspotSpawn = 1, "hotspot-spawn", Game, "Puts a hotspot onto the cell `subject`, or another in its place; `argument` describes it.";
+    CollectItem = 2, "collect-item", Game, "The player takes one item from the item hotspot on the cell `subject`; `argument` is 0.";
+    UseKey = 3, "use-key", Game, "The player spends one key on the chest on the cell `subject` and gets its reward; `argument` is 0.";
+    Claim = 4, "claim", Game, "The player claims the ticket on the cell `subject`: hotspot, wallet and score in one step; `argument` is 0.";
+    WalletCredit = 5, "wallet-credit", Reward, "Adds `argument` to the player's wallet; `subject` is not looked at.";
+    WalletSpend = 6, "wallet-spend", Reward, "Takes `argument` from the player's wallet; `subject` is not looked at.";
+    WalletTransfer = 7, "wallet-transfer", Reward, "Moves `argument` from the player's wallet to that of the player `subject` of the same hunt, both or neither.";
+    HotspotExpire = 8, "hotspot-expire", Game, "Ends the hotspot on the cell `subject` now, whoever set it and however long it had to live; `argument` is 0.";
+    HuntOpen = 9, "hunt-open", Game, "Opens the hunt as a game of some type; `argument` says which, for how long and how (HuntSetup); `subject` is 0.";
+    HuntClose = 10, "hunt-close", Game, "Closes the hunt for good: it plays no more, its wallets and banks stay; `subject` and `argument` are 0.";
+    PlayerJoin = 11, "player-join", Game, "The player joins the hunt, in team `argument` where its game has teams (1 to 16), else 0; `subject` is 0.";
+    LocationPing = 12, "location-ping", Game, "The player stands on the cell `subject`; `argument` is 0.";
+    PowerUp = 13, "power-up", Game, "The player spends an item, and its points are multiplied for a while; `argument` says by what (PowerUp); `subject` is 0.";
+    TreasureType = 14, "treasure-type-updated", Game, "Sets the treasure type `subject` of the hunt to the payload, 1 to 512 opaque bytes, as its next version; `argument` is 0.";
+    QuestDefine = 15, "quest-define", Quest, "Defines the quest `subject` of the hunt for good: the payload is its graph, `argument` what it pays (QuestPay).";
+    Checkpoint = 16, "checkpoint", Quest, "The player passes a node of a quest: `subject` is the quest's id times 256 plus the node; `argument` is 0.";
+    QuestAbandon = 17, "quest-abandon", Quest, "The player gives up what it has passed of the quest `subject`; what was paid stays paid; `argument` is 0.";
+    RewardIssued = 18, "reward-issued", Reward, "Pays `argument` to the player's wallet as the reward number `subject`, once and for ever.";
+    BankDeposit = 19, "bank-deposit", Reward, "Moves `argument` from the player's wallet to the bank of its team; `subject` is 0.";
+    BankWithdraw = 20, "bank-withdraw", Reward, "Moves `argument` from the bank of the player's team to its wallet; `subject` is 0.";
+}
+
+impl EventKind {
+    /// Whether its subject is a cell, of [`CELL_BITS`] bits.
+    #[must_use]
+    pub const fn names_a_cell(self) -> bool {
+        matches!(
+            self,
+            Self::HotspotSpawn
+                | Self::CollectItem
+                | Self::UseKey
+                | Self::Claim
+                | Self::HotspotExpire
+                | Self::LocationPing
+        )
+    }
+
+    /// Whether its subject says nothing: it is 0 or not looked at.
+    #[must_use]
+    pub const fn names_nothing(self) -> bool {
+        matches!(
+            self,
+            Self::WalletCredit
+                | Self::WalletSpend
+                | Self::HuntOpen
+                | Self::HuntClose
+                | Self::PlayerJoin
+                | Self::PowerUp
+                | Self::BankDeposit
+                | Self::BankWithdraw
+        )
+    }
 }
 
 /// Bits of a cell id: a Morton code of 30 bits a coordinate, or an H3 index
@@ -149,6 +223,148 @@ impl Hotspot {
     }
 }
 
+/// Teams of a hunt, numbered from 1.
+pub const TEAMS: usize = 16;
+
+/// Longest time a hunt is set up for, seconds (12 days): 20 bits.
+pub const LENGTH_S_MAX: u32 = (1 << 20) - 1;
+
+/// Largest settings of a game type: 36 bits.
+pub const SETTINGS_MAX: u64 = (1 << 36) - 1;
+
+/// How a hunt is played, as the argument of [`EventKind::HuntOpen`] says it. Which
+/// game types there are, and what their settings mean, is the server's affair:
+/// see GAMES.md.
+///
+/// ```text
+///  bits 0..8   8..28      28..64
+///  | game     | length_s | settings
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HuntSetup {
+    /// Code of the game type, from 1.
+    pub game: u8,
+    /// Seconds of log time it lasts, at most [`LENGTH_S_MAX`]; 0 = until it is closed.
+    pub length_s: u32,
+    /// What the game type wants to know, at most [`SETTINGS_MAX`].
+    pub settings: u64,
+}
+
+impl HuntSetup {
+    /// The setup of an argument.
+    #[must_use]
+    pub const fn unpack(argument: u64) -> Self {
+        Self {
+            game: argument as u8,
+            length_s: (argument >> 8) as u32 & LENGTH_S_MAX,
+            settings: argument >> 28,
+        }
+    }
+
+    /// The argument; `None` when a field is out of its range.
+    #[must_use]
+    pub const fn pack(&self) -> Option<u64> {
+        if self.length_s > LENGTH_S_MAX || self.settings > SETTINGS_MAX {
+            return None;
+        }
+        Some(self.game as u64 | (self.length_s as u64) << 8 | self.settings << 28)
+    }
+}
+
+/// Largest factor of a power-up.
+pub const POWER_FACTOR_MAX: u8 = 8;
+
+/// Longest power-up, seconds: a day.
+pub const POWER_S_MAX: u32 = 86_400;
+
+/// The argument of [`EventKind::PowerUp`].
+///
+/// ```text
+///  bits 0..8   8..16    16..33    33..64
+///  | item     | factor | seconds | 0
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PowerUp {
+    /// Item type that is spent, below [`ITEM_TYPES`].
+    pub item: u8,
+    /// What points are multiplied by, 2 to [`POWER_FACTOR_MAX`].
+    pub factor: u8,
+    /// Seconds of log time it lasts, 1 to [`POWER_S_MAX`].
+    pub seconds: u32,
+}
+
+impl PowerUp {
+    /// The power-up of an argument; `None` when a field is out of its range.
+    #[must_use]
+    pub const fn unpack(argument: u64) -> Option<Self> {
+        if argument >> 33 != 0 {
+            return None;
+        }
+        let power_up = Self {
+            item: argument as u8,
+            factor: (argument >> 8) as u8,
+            seconds: (argument >> 16) as u32,
+        };
+        if power_up.is_sound() { Some(power_up) } else { None }
+    }
+
+    /// The argument; `None` when a field is out of its range.
+    #[must_use]
+    pub const fn pack(&self) -> Option<u64> {
+        if !self.is_sound() {
+            return None;
+        }
+        Some(self.item as u64 | (self.factor as u64) << 8 | (self.seconds as u64) << 16)
+    }
+
+    const fn is_sound(&self) -> bool {
+        self.item < ITEM_TYPES
+            && self.factor >= 2
+            && self.factor <= POWER_FACTOR_MAX
+            && self.seconds >= 1
+            && self.seconds <= POWER_S_MAX
+    }
+}
+
+/// Bits of a quest's id; a node of 8 bits follows in the subject of
+/// [`EventKind::Checkpoint`].
+pub const QUEST_BITS: u32 = 56;
+
+/// What passing a quest pays, the argument of [`EventKind::QuestDefine`].
+///
+/// ```text
+///  bits 0..20   20..40   40..64
+///  | node      | end    | 0
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuestPay {
+    /// Points for each node, once a player; at most [`REWARD_MAX`].
+    pub node: u32,
+    /// Points and currency for the first node without a successor, once a player;
+    /// at most [`REWARD_MAX`].
+    pub end: u32,
+}
+
+impl QuestPay {
+    /// The pay of an argument; `None` when it has bits that mean nothing.
+    #[must_use]
+    pub const fn unpack(argument: u64) -> Option<Self> {
+        if argument >> 40 != 0 {
+            return None;
+        }
+        Some(Self { node: argument as u32 & REWARD_MAX, end: (argument >> 20) as u32 & REWARD_MAX })
+    }
+
+    /// The argument; `None` when a field is out of its range.
+    #[must_use]
+    pub const fn pack(&self) -> Option<u64> {
+        if self.node > REWARD_MAX || self.end > REWARD_MAX {
+            return None;
+        }
+        Some(self.node as u64 | (self.end as u64) << 20)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +392,34 @@ mod tests {
             let argument = hotspot.pack().unwrap();
             assert_eq!(Hotspot::unpack(argument), Some(hotspot));
         }
+    }
+
+    #[test]
+    fn setups_power_ups_and_pay_travel_whole() {
+        let setup = HuntSetup { game: 255, length_s: LENGTH_S_MAX, settings: SETTINGS_MAX };
+        assert_eq!(setup.pack(), Some(u64::MAX));
+        assert_eq!(HuntSetup::unpack(u64::MAX), setup);
+        assert_eq!(HuntSetup { settings: SETTINGS_MAX + 1, ..setup }.pack(), None);
+        assert_eq!(HuntSetup { length_s: LENGTH_S_MAX + 1, ..setup }.pack(), None);
+
+        let power = PowerUp { item: 7, factor: POWER_FACTOR_MAX, seconds: POWER_S_MAX };
+        assert_eq!(power.pack().and_then(PowerUp::unpack), Some(power));
+        for nonsense in [
+            PowerUp { item: 8, ..power },
+            PowerUp { factor: 1, ..power },
+            PowerUp { factor: POWER_FACTOR_MAX + 1, ..power },
+            PowerUp { seconds: 0, ..power },
+            PowerUp { seconds: POWER_S_MAX + 1, ..power },
+        ] {
+            assert_eq!(nonsense.pack(), None, "{nonsense:?}");
+        }
+        assert_eq!(PowerUp::unpack(0), None);
+        assert_eq!(PowerUp::unpack(power.pack().unwrap() | 1 << 33), None);
+
+        let pay = QuestPay { node: REWARD_MAX, end: 5 };
+        assert_eq!(pay.pack().and_then(QuestPay::unpack), Some(pay));
+        assert_eq!(QuestPay { end: REWARD_MAX + 1, ..pay }.pack(), None);
+        assert_eq!(QuestPay::unpack(1 << 40), None);
     }
 
     #[test]

@@ -63,6 +63,9 @@ codes! {
         Overloaded = 13, "overloaded", "Refused before it joined a batch; try again later.";
         NotLeader = 14, "not-leader", "This node may not order events; ask the leader.";
         Full = 15, "full", "A configured capacity is used up.";
+        AlreadyDone = 16, "already-done", "It was done before, and is done once only.";
+        WrongGame = 17, "wrong-game", "The hunt's game type knows nothing of this.";
+        NotJoined = 18, "not-joined", "The player has not joined a team, and the hunt's game is played in teams.";
     }
 }
 

@@ -123,7 +123,13 @@ pub fn records() -> Vec<Seed> {
 /// A snapshot of one partition in which so many domains have a credit.
 fn snapshot(domains: u64) -> Vec<u8> {
     let limits = PartitionLimits {
-        index: IndexLimits { cells_max: 4, players_max: 4, hunts_max: 4 },
+        index: IndexLimits {
+            cells_max: 4,
+            players_max: 4,
+            hunts_max: 4,
+            definitions_max: 16,
+            deeds_max: 100,
+        },
         dedupe: DedupeLimits { keys_max: 4, window_ms: 60_000 },
     };
     let secret = Arc::new(Secret::new([9; 192]));
@@ -159,6 +165,8 @@ fn snapshot(domains: u64) -> Vec<u8> {
             cells_max: 4,
             players_max: 4,
             hunts_max: 4,
+            definitions_max: 16,
+            deeds_max: 100,
             dedupe_keys_max: 4,
             dedupe_window_ms: 60_000,
         },

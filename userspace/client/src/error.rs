@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use veltrix_abi::Refusal;
-use veltrix_abi::kinds::{Hotspot, ITEM_TYPES, LIFETIME_S_MAX, REWARD_MAX};
+use veltrix_abi::kinds::{
+    Hotspot, HuntSetup, ITEM_TYPES, LENGTH_S_MAX, LIFETIME_S_MAX, POWER_FACTOR_MAX, POWER_S_MAX,
+    PowerUp, REWARD_MAX, SETTINGS_MAX,
+};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_abi::query::{COORDINATE_MAX, QueryKind, ROWS_MAX};
 use veltrix_abi::wire::Mode;
@@ -108,6 +111,31 @@ pub enum SendError {
     Hotspot {
         /// What was asked for.
         hotspot: Hotspot,
+    },
+    /// A way to play that no hunt can be opened with.
+    #[error(
+        "{setup:?} is no setup: wanted length_s up to {LENGTH_S_MAX}, settings up to {SETTINGS_MAX}"
+    )]
+    Setup {
+        /// What was asked for.
+        setup: HuntSetup,
+    },
+    /// A power-up that no server takes.
+    #[error(
+        "{power_up:?} is no power-up: wanted item below {ITEM_TYPES}, factor 2 to \
+         {POWER_FACTOR_MAX}, seconds 1 to {POWER_S_MAX}"
+    )]
+    PowerUp {
+        /// What was asked for.
+        power_up: PowerUp,
+    },
+    /// A quest that no server takes.
+    #[error("quest {quest}: {what}")]
+    Quest {
+        /// Its id.
+        quest: u64,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// Event kind 0 is not a kind.
     #[error("event kind is 0, wanted 1 or above")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{EventKind, Hotspot};
+use veltrix_abi::kinds::{EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_abi::wire::{Mode, Welcome};
 
@@ -133,7 +133,123 @@ impl Event {
     pub const fn transfer(player: u64, payee: u64, amount: u64) -> Self {
         Self::of(player, EventKind::WalletTransfer, payee, amount)
     }
+
+    /// Opens the hunt as a game of some type; which there are, and what their
+    /// settings mean, stands in `userspace/docs/GAMES.md`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Setup`] when a field of it is out of its range.
+    pub const fn open(player: u64, setup: &HuntSetup) -> Result<Self, SendError> {
+        match setup.pack() {
+            Some(argument) => Ok(Self::of(player, EventKind::HuntOpen, 0, argument)),
+            None => Err(SendError::Setup { setup: *setup }),
+        }
+    }
+
+    /// Closes the hunt for good, and pays its pot if it has one.
+    #[must_use]
+    pub const fn close(player: u64) -> Self {
+        Self::of(player, EventKind::HuntClose, 0, 0)
+    }
+
+    /// Joins the hunt; in `team`, 1 to 16, where its game has teams, else 0.
+    #[must_use]
+    pub const fn join(player: u64, team: u8) -> Self {
+        Self::of(player, EventKind::PlayerJoin, 0, team as u64)
+    }
+
+    /// Says that the player is on a cell.
+    #[must_use]
+    pub const fn ping(player: u64, cell: u64) -> Self {
+        Self::of(player, EventKind::LocationPing, cell, 0)
+    }
+
+    /// Spends an item for points that are multiplied for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::PowerUp`] when a field of it is out of its range.
+    pub const fn power_up(player: u64, power_up: &PowerUp) -> Result<Self, SendError> {
+        match power_up.pack() {
+            Some(argument) => Ok(Self::of(player, EventKind::PowerUp, 0, argument)),
+            None => Err(SendError::PowerUp { power_up: *power_up }),
+        }
+    }
+
+    /// Sets a treasure type of the hunt to `what`, 1 to 512 bytes that nobody here
+    /// reads; JSON, say.
+    #[must_use]
+    pub fn treasure_type(player: u64, id: u64, what: impl Into<Vec<u8>>) -> Self {
+        Self::of(player, EventKind::TreasureType, id, 0).payload(what)
+    }
+
+    /// Defines a quest for good: nodes from 0, and edges from a node to one that can
+    /// be passed after it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Quest`] for a graph that is none, or that does not fit a payload.
+    pub fn quest(
+        player: u64,
+        quest: u64,
+        nodes: usize,
+        edges: &[(u8, u8)],
+        pay: QuestPay,
+    ) -> Result<Self, SendError> {
+        let wrong = |what| SendError::Quest { quest, what };
+        if quest >> QUEST_BITS != 0 {
+            return Err(wrong("ids have 56 bits"));
+        }
+        let last = match nodes {
+            1..=256 => (nodes - 1) as u8,
+            _ => return Err(wrong("wanted are 1 to 256 nodes")),
+        };
+        if edges.len() > QUEST_EDGES_MAX {
+            return Err(wrong("at most 255 edges fit an event"));
+        }
+        if edges.iter().any(|(from, to)| *from > last || *to > last) {
+            return Err(wrong("an edge names a node that is not there"));
+        }
+        let argument = pay.pack().ok_or(wrong("pay is at most 1,048,575 each"))?;
+        let mut payload = vec![last, 0];
+        payload.extend(edges.iter().flat_map(|(from, to)| [*from, *to]));
+        Ok(Self::of(player, EventKind::QuestDefine, quest, argument).payload(payload))
+    }
+
+    /// Passes a node of a quest, whose id has 56 bits.
+    #[must_use]
+    pub const fn checkpoint(player: u64, quest: u64, node: u8) -> Self {
+        Self::of(player, EventKind::Checkpoint, quest << 8 | node as u64, 0)
+    }
+
+    /// Gives up what the player has passed of a quest.
+    #[must_use]
+    pub const fn abandon(player: u64, quest: u64) -> Self {
+        Self::of(player, EventKind::QuestAbandon, quest, 0)
+    }
+
+    /// Pays the reward of that number to the player, once and for ever.
+    #[must_use]
+    pub const fn reward(player: u64, number: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::RewardIssued, number, amount)
+    }
+
+    /// Moves from the player's wallet to the bank of its team.
+    #[must_use]
+    pub const fn deposit(player: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::BankDeposit, 0, amount)
+    }
+
+    /// Moves from the bank of the player's team to its wallet.
+    #[must_use]
+    pub const fn withdraw(player: u64, amount: u64) -> Self {
+        Self::of(player, EventKind::BankWithdraw, 0, amount)
+    }
 }
+
+/// Edges that fit the payload of one event.
+const QUEST_EDGES_MAX: usize = (EVENT_PAYLOAD_BYTES_MAX - 2) / 2;
 
 /// The server's answer to one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +302,32 @@ mod tests {
     const CHEST: Hotspot =
         Hotspot { kind: HotspotKind::Chest, item: 2, remaining: 3, reward: 50, lifetime_s: 60 };
 
+    const SETUP: HuntSetup = HuntSetup { game: 1, length_s: 60, settings: 0 };
+    const POWER_UP: PowerUp = PowerUp { item: 2, factor: 3, seconds: 60 };
+    const PAY: QuestPay = QuestPay { node: 1, end: 10 };
+
+    #[test]
+    fn what_cannot_be_is_refused_before_it_is_sent() {
+        let long = HuntSetup { length_s: 1 << 20, ..SETUP };
+        assert_eq!(Event::open(7, &long), Err(SendError::Setup { setup: long }));
+        let weak = Event::power_up(7, &PowerUp { factor: 1, ..POWER_UP }).unwrap_err();
+        assert!(weak.to_string().contains("factor: 1"), "{weak}");
+        let edges: Vec<(u8, u8)> = (0..255).map(|node| (node, node + 1)).collect();
+        assert_eq!(Event::quest(7, 9, 256, &edges, PAY).unwrap().payload.len(), 512);
+        let one_more = [&edges[..], &[(0, 2)]].concat();
+        for (quest, nodes, edges, pay) in [
+            (1 << 56, 256, &edges[..], PAY),
+            (9, 0, &edges, PAY),
+            (9, 257, &edges, PAY),
+            (9, 255, &edges, PAY),
+            (9, 256, &one_more, PAY),
+            (9, 256, &edges, QuestPay { end: 1 << 20, ..PAY }),
+        ] {
+            let refused = Event::quest(7, quest, nodes, edges, pay);
+            assert!(matches!(refused, Err(SendError::Quest { .. })), "{quest} {nodes}");
+        }
+    }
+
     #[test]
     fn every_kind_has_its_builder() {
         let built = [
@@ -197,6 +339,18 @@ mod tests {
             (Event::spend(7, 5), 0, 5),
             (Event::transfer(7, 8, 5), 8, 5),
             (Event::expire(7, 9), 9, 0),
+            (Event::open(7, &SETUP).unwrap(), 0, SETUP.pack().unwrap()),
+            (Event::close(7), 0, 0),
+            (Event::join(7, 3), 0, 3),
+            (Event::ping(7, 9), 9, 0),
+            (Event::power_up(7, &POWER_UP).unwrap(), 0, POWER_UP.pack().unwrap()),
+            (Event::treasure_type(7, 9, "{}"), 9, 0),
+            (Event::quest(7, 9, 2, &[(0, 1)], PAY).unwrap(), 9, PAY.pack().unwrap()),
+            (Event::checkpoint(7, 9, 255), 0x9ff, 0),
+            (Event::abandon(7, 9), 9, 0),
+            (Event::reward(7, 9, 5), 9, 5),
+            (Event::deposit(7, 5), 0, 5),
+            (Event::withdraw(7, 5), 0, 5),
         ];
         let kinds: Vec<_> = EventKind::ALL.iter().map(|kind| kind.code()).collect();
         assert_eq!(built.iter().map(|(event, ..)| event.kind).collect::<Vec<_>>(), kinds);

@@ -113,13 +113,15 @@ pub fn apply_batch(
 
 /// One event on the belt.
 #[derive(Clone, Copy)]
-pub(super) struct Pending {
+pub(super) struct Pending<'a> {
     pub(super) key: [u8; 16],
     pub(super) fingerprint: Fingerprint,
     pub(super) domain: u64,
     pub(super) player: u64,
+    /// Subject of the event: a cell more often than not.
     pub(super) cell: u64,
-    argument: u64,
+    pub(super) argument: u64,
+    pub(super) payload: &'a [u8],
     kind: u16,
     partition: u16,
     is_well_formed: bool,
@@ -133,13 +135,14 @@ pub(super) struct Pending {
 }
 
 /// Fills the places of the belt before the first event.
-const NO_EVENT: Pending = Pending {
+const NO_EVENT: Pending<'_> = Pending {
     key: [0; 16],
     fingerprint: Fingerprint::ZERO,
     domain: 0,
     player: 0,
     cell: 0,
     argument: 0,
+    payload: &[],
     kind: 0,
     partition: 0,
     is_well_formed: false,
@@ -149,12 +152,12 @@ const NO_EVENT: Pending = Pending {
     player_hint: SlotHint::NONE,
 };
 
-impl Pending {
+impl Pending<'_> {
     /// What it asks for; `None` for a malformed event.
     #[inline(always)]
     pub(super) fn action(&self) -> Option<Action> {
-        let Self { kind, player, cell, argument, .. } = *self;
-        self.is_well_formed.then(|| Action::of(kind, player, cell, argument))?
+        let Self { kind, player, cell, argument, payload, .. } = *self;
+        self.is_well_formed.then(|| Action::of(kind, player, cell, argument, payload))?
     }
 }
 
@@ -233,14 +236,14 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
 
 /// Events that have taken step 1, step 2, step 3, and the places of those that
 /// are not through.
-struct Belt {
+struct Belt<'a> {
     announced: usize,
     located: usize,
     judged: usize,
-    places: [Pending; BELT],
+    places: [Pending<'a>; BELT],
 }
 
-impl Belt {
+impl Belt<'_> {
     fn new() -> Self {
         Self { announced: 0, located: 0, judged: 0, places: [NO_EVENT; BELT] }
     }
@@ -297,13 +300,13 @@ impl Belt {
 
 /// Step 1: what can be known of an event without waiting for memory.
 #[inline(always)]
-fn announce(
+fn announce<'a>(
     partition: &Partition,
-    event: &Event<'_>,
+    event: &Event<'a>,
     domain: u64,
     hunt: Option<HuntId>,
     slot: u32,
-) -> Pending {
+) -> Pending<'a> {
     let fingerprint = dedupe::fingerprint(&partition.secret, event.player, &event.key);
     partition.dedupe.prefetch(fingerprint, dedupe::key_ms(&event.key));
     if let Some(hunt) = hunt {
@@ -317,6 +320,7 @@ fn announce(
         player: event.player,
         cell: event.subject,
         argument: event.argument,
+        payload: event.payload,
         kind: event.kind,
         partition: partition.number,
         is_well_formed: event.is_well_formed(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::digest::Digest;
 use super::partition::{OUTCOME_SLOTS, Partition, PartitionLimits};
 use crate::dedupe::{Dedupe, DedupeImage, Secret};
-use crate::index::{Cell, Index, IndexImage, Player};
+use crate::index::{Index, IndexImage};
 
 /// Everything a partition was after one epoch: tables as large as its own,
 /// reserved once and used for one partition after the other.
@@ -26,7 +26,7 @@ pub struct PartitionImage {
     pub log_time_ns: u64,
     /// Digest after that epoch.
     pub digest: Digest,
-    /// Cells, players, hunts.
+    /// Cells, players, hunts, definitions, deeds.
     pub index: IndexImage,
     /// Idempotency keys.
     pub dedupe: DedupeImage,
@@ -52,11 +52,7 @@ impl PartitionImage {
     /// Bytes that [`Self::new`] will reserve, whole pages aside.
     #[must_use]
     pub fn bytes_of(limits: &PartitionLimits) -> u64 {
-        let of = |records: u32, bytes: usize| u64::from(records) * bytes as u64;
-        of(limits.index.cells_max, size_of::<Cell>())
-            + of(limits.index.players_max, size_of::<Player>())
-            + of(limits.index.hunts_max.into(), size_of::<u64>())
-            + DedupeImage::bytes_of(&limits.dedupe) as u64
+        IndexImage::bytes_of(&limits.index) + DedupeImage::bytes_of(&limits.dedupe) as u64
     }
 }
 

@@ -7,14 +7,17 @@
 //! and bugs; it is no defence against somebody who chooses events to hide a
 //! difference.
 
+use zerocopy::IntoBytes;
+
 use super::rules::{HotspotState, PlayerState};
+use crate::index::{Deed, Definition, Hunt};
 
 /// Digest of a partition after some epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Digest {
     /// Of every outcome given, in order.
     pub outcomes: u64,
-    /// Of every cell and player written, in order.
+    /// Of every record written, in order.
     pub state: u64,
 }
 
@@ -64,11 +67,42 @@ impl Digest {
         let items = |from: usize| {
             player.inventory[from..from + 4].iter().fold(0, |word, n| word << 16 | u64::from(*n))
         };
+        let team = u64::from(player.team) << 40
+            | u64::from(player.power) << 32
+            | u64::from(player.power_until_s);
         let record = mix(domain ^ K[1], id ^ K[2])
             ^ mix(player.wallet ^ K[3], player.score ^ K[0])
             ^ mix(items(0) ^ K[2], items(4) ^ K[1])
-            ^ mix(score_epoch ^ K[1], K[3]);
+            ^ mix(score_epoch ^ K[1], player.place ^ K[3])
+            ^ mix(team ^ K[0], K[2]);
         self.state = mix(self.state ^ record, K[1]);
+    }
+
+    /// A hunt was written; `winner` is the player that would win its pot.
+    pub(super) fn hunt(&mut self, hunt: &Hunt, winner: Option<u64>) {
+        // A slot says the same on every replica, since players are numbered in the
+        // order in which they were first seen; who it is says it to a reader too.
+        let whom = winner.map_or(0, |player| mix(player ^ K[1], K[2]));
+        self.bytes(hunt.as_bytes(), whom ^ K[2]);
+    }
+
+    /// A quest or treasure type of the hunt `domain` was written.
+    pub(super) fn definition(&mut self, domain: u64, definition: &Definition) {
+        self.bytes(definition.as_bytes(), domain ^ K[3]);
+    }
+
+    /// Marks of `player` in the hunt `domain` were written.
+    pub(super) fn deed(&mut self, domain: u64, player: u64, deed: &Deed) {
+        self.bytes(deed.as_bytes(), mix(domain ^ K[0], player ^ K[3]));
+    }
+
+    fn bytes(&mut self, bytes: &[u8], what: u64) {
+        let chunks = bytes.as_chunks::<16>().0;
+        let record = chunks.iter().fold(what, |record, chunk| {
+            let [low, high] = halves(chunk);
+            mix(record ^ low ^ K[1], high ^ K[2])
+        });
+        self.state = mix(self.state ^ record, K[2]);
     }
 }
 
@@ -91,8 +125,15 @@ mod tests {
         expiry_s: 4,
         claimed: false,
     };
-    const PLAYER: PlayerState =
-        PlayerState { wallet: 5, score: 6, inventory: [1, 2, 3, 4, 5, 6, 7, 8] };
+    const PLAYER: PlayerState = PlayerState {
+        wallet: 5,
+        score: 6,
+        inventory: [1, 2, 3, 4, 5, 6, 7, 8],
+        team: 9,
+        power: 10,
+        power_until_s: 11,
+        place: 12,
+    };
 
     fn cell(domain: u64, cell: u64, hotspot: HotspotState, by: Option<u64>) -> u64 {
         let mut digest = Digest::default();
@@ -129,6 +170,10 @@ mod tests {
             player(1, 2, PlayerState { wallet: 9, ..PLAYER }),
             player(1, 2, PlayerState { score: 9, ..PLAYER }),
             player_since(1, 2, PLAYER, 9),
+            player(1, 2, PlayerState { team: 8, ..PLAYER }),
+            player(1, 2, PlayerState { power: 9, ..PLAYER }),
+            player(1, 2, PlayerState { power_until_s: 9, ..PLAYER }),
+            player(1, 2, PlayerState { place: 9, ..PLAYER }),
         ];
         for item in 0..8 {
             let mut other = PLAYER;

@@ -5,16 +5,17 @@ use std::io;
 use std::sync::Arc;
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::Hotspot;
+use veltrix_abi::kinds::{Hotspot, HotspotKind};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 
 use super::belt::{self, Entry, One, Pending};
 use super::capture::Captured;
 use super::digest::Digest;
-use super::rules::{self, Action, HotspotState, PlayerState};
+use super::games::{self, GameType, Payee};
+use super::rules::{self, Action, HotspotState, PlayerState, Terms};
 use crate::batch::{BatchView, OutcomeSlots, Range};
 use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Secret, Verdict};
-use crate::index::{Cell, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
+use crate::index::{Cell, Hunt, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
 
 /// Slots of [`Partition::outcomes`].
 pub const OUTCOME_SLOTS: usize = 32;
@@ -26,7 +27,7 @@ pub const DUPLICATES: usize = 31;
 /// What one partition may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionLimits {
-    /// Cells, players and hunts.
+    /// Cells, players, hunts, definitions, deeds.
     pub index: IndexLimits,
     /// Idempotency keys.
     pub dedupe: DedupeLimits,
@@ -35,7 +36,7 @@ pub struct PartitionLimits {
 /// Bytes of one partition, by part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionBytes {
-    /// Cells, players and hunts.
+    /// Cells, players, hunts, definitions, deeds.
     pub index: IndexBytes,
     /// Idempotency keys.
     pub dedupe: DedupeBytes,
@@ -65,16 +66,16 @@ pub struct Partition {
 
 /// The player that a record is for.
 #[derive(Clone, Copy)]
-struct Whose {
-    hunt: HuntId,
-    domain: u64,
-    player: u64,
+pub(super) struct Whose {
+    pub(super) hunt: HuntId,
+    pub(super) domain: u64,
+    pub(super) player: u64,
 }
 
 impl Whose {
     /// The player that acts.
     #[inline(always)]
-    fn of(hunt: HuntId, pending: &Pending) -> Self {
+    pub(super) fn of(hunt: HuntId, pending: &Pending<'_>) -> Self {
         Self { hunt, domain: pending.domain, player: pending.player }
     }
 }
@@ -83,9 +84,19 @@ impl Whose {
 #[derive(Clone, Copy)]
 pub(super) struct Now<'a> {
     epoch: u64,
+    log_time_ns: u64,
     log_time_ms: u64,
-    log_time_s: u32,
+    pub(super) log_time_s: u32,
     slots: Option<&'a OutcomeSlots>,
+}
+
+/// A take that its rule allows, before anything of it is written.
+#[derive(Clone, Copy)]
+struct Takeaway {
+    hotspot: HotspotState,
+    player: PlayerState,
+    /// Team that held the ticket, if any did.
+    holder: u8,
 }
 
 impl Partition {
@@ -212,6 +223,7 @@ impl Partition {
     pub(super) fn now<'a>(&self, entry: &Entry<'a>) -> Now<'a> {
         Now {
             epoch: entry.epoch,
+            log_time_ns: self.log_time_ns,
             log_time_ms: self.log_time_ns / 1_000_000,
             log_time_s: rules::log_time_s(self.log_time_ns),
             slots: entry.slots,
@@ -220,7 +232,7 @@ impl Partition {
 
     /// Step 3: the event's outcome, and everything that follows from it.
     #[inline(always)]
-    pub(super) fn judge(&mut self, now: &Now<'_>, pending: &Pending) {
+    pub(super) fn judge(&mut self, now: &Now<'_>, pending: &Pending<'_>) {
         let Some(action) = pending.action() else {
             return self.settle(now, pending, Outcome::Malformed);
         };
@@ -240,7 +252,7 @@ impl Partition {
     }
 
     #[inline(always)]
-    fn settle(&mut self, now: &Now<'_>, pending: &Pending, outcome: Outcome) {
+    fn settle(&mut self, now: &Now<'_>, pending: &Pending<'_>, outcome: Outcome) {
         let code = outcome.code();
         self.outcomes[usize::from(code) % OUTCOME_SLOTS] += 1;
         self.digest.outcome(&pending.key, code, 0);
@@ -250,7 +262,7 @@ impl Partition {
     }
 
     #[inline]
-    fn settle_duplicate(&mut self, now: &Now<'_>, pending: &Pending, outcome: u8, first: u64) {
+    fn settle_duplicate(&mut self, now: &Now<'_>, pending: &Pending<'_>, outcome: u8, first: u64) {
         self.outcomes[DUPLICATES] += 1;
         self.digest.outcome(&pending.key, outcome | DUPLICATE_BIT, first);
         if let Some(slots) = now.slots {
@@ -260,7 +272,7 @@ impl Partition {
 
     /// The rule of a fresh event.
     #[inline(always)]
-    fn perform(&mut self, now: &Now<'_>, pending: &Pending, action: Action) -> Outcome {
+    fn perform(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Outcome {
         let performed = match action {
             Action::Collect => self.take(now, pending, rules::collect),
             Action::UseKey => self.take(now, pending, rules::use_key),
@@ -270,22 +282,62 @@ impl Partition {
             Action::Spawn(hotspot) => self.spawn(now, pending, &hotspot),
             Action::Transfer(amount) => self.transfer(pending, amount),
             Action::Expire => self.expire(now, pending),
+            Action::Open(setup) => self.open(now, pending, &setup),
+            Action::Close => self.close(pending),
+            Action::Join(team) => self.join(now, pending, team),
+            Action::Ping => self.ping(now, pending),
+            Action::PowerUp(power_up) => self.power_up(now, pending, &power_up),
+            Action::Treasure => self.set_treasure(now, pending),
+            Action::Define => self.define(now, pending),
+            Action::Pass(quest, node) => self.pass(now, pending, quest, node),
+            Action::Abandon => self.abandon(now, pending),
+            Action::Reward(amount) => self.reward(pending, amount),
+            Action::Deposit(amount) => self.bank(pending, amount, rules::hunts::deposit),
+            Action::Withdraw(amount) => self.bank(pending, amount, rules::hunts::withdraw),
         };
         performed.err().unwrap_or(Outcome::Applied)
     }
 
     #[inline(always)]
-    fn hunt_of(&self, pending: &Pending) -> Option<HuntId> {
+    pub(super) fn hunt_of(&self, pending: &Pending<'_>) -> Option<HuntId> {
         pending.hunt.or_else(|| self.index.hunt(pending.domain))
+    }
+
+    /// The hunt of an event of `game.v1` or `quest.v1`, which must still be playing.
+    #[inline(always)]
+    pub(super) fn playing(
+        &self,
+        now: &Now<'_>,
+        pending: &Pending<'_>,
+    ) -> Result<(HuntId, &Hunt), Outcome> {
+        let hunt = self.hunt_of(pending).ok_or(Outcome::NotFound)?;
+        let record = self.index.hunt_record(hunt);
+        if record.is_over(now.log_time_s) { Err(Outcome::Closed) } else { Ok((hunt, record)) }
+    }
+
+    /// The hunt of an event, made if it is not there.
+    pub(super) fn hunt_or_new(
+        &mut self,
+        known: Option<HuntId>,
+        pending: &Pending<'_>,
+    ) -> Result<HuntId, Outcome> {
+        match known {
+            Some(hunt) => Ok(hunt),
+            None => self.index.hunt_insert(pending.domain).map_err(|_| Outcome::Full),
+        }
+    }
+
+    pub(super) fn has_hunt_room(&self) -> bool {
+        self.index.hunts_len() < u32::from(self.limits.index.hunts_max)
     }
 
     /// The player's slot, where there is one, and what the player owns; `None`
     /// when the player is unknown and there is no room for another.
     #[inline(always)]
-    fn player_of(
+    pub(super) fn player_of(
         &self,
         hunt: Option<HuntId>,
-        pending: &Pending,
+        pending: &Pending<'_>,
     ) -> (Option<PlayerSlot>, Option<PlayerState>) {
         let slot = hunt.and_then(|hunt| {
             self.index.player_slot_near(pending.player_hint, hunt, pending.player)
@@ -312,33 +364,123 @@ impl Partition {
     fn take(
         &mut self,
         now: &Now<'_>,
-        pending: &Pending,
+        pending: &Pending<'_>,
         rule: impl FnOnce(
             Option<HotspotState>,
             Option<PlayerState>,
-            u32,
+            &Terms,
         ) -> Result<(HotspotState, PlayerState), Outcome>,
     ) -> Result<(), Outcome> {
-        let hunt = self.hunt_of(pending).ok_or(Outcome::NotFound)?;
+        let (hunt, hunt_record) = self.playing(now, pending)?;
+        let game = games::of(hunt_record);
         let cell_slot = self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell);
         let cell_slot = cell_slot.ok_or(Outcome::NotFound)?;
         let mut record = *self.index.cell(cell_slot);
-        let hotspot = hotspot_state(&record);
         let (player_slot, player) = self.player_of(Some(hunt), pending);
-        let (hotspot, player) = rule(hotspot, player, now.log_time_s)?;
+        let terms = Terms {
+            factor: game.factor(hunt_record, now.log_time_s),
+            payee: game.payee(),
+            log_time_s: now.log_time_s,
+        };
+        let mut hotspot = hotspot_state(&record);
+        let holder = self.reopen(game, &record, player.as_ref(), &mut hotspot);
+        let (hotspot, player) = rule(hotspot, player, &terms)?;
+        if game.is_in_teams() && player.team == 0 {
+            return Err(Outcome::NotJoined);
+        }
+        let takeaway = Takeaway { hotspot, player, holder };
+        let shared = self.shared(now, pending, hunt, &takeaway, &terms, game)?;
         let player_slot = self.write_player(Whose::of(hunt, pending), player_slot, &player)?;
         record.remaining = hotspot.remaining;
         record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
         self.index.cell_write(cell_slot, record);
         let claimed_by = hotspot.claimed.then_some(pending.player);
         self.digest.cell(pending.domain, pending.cell, &hotspot, claimed_by);
+        if let Some((mut changed, is_winner)) = shared {
+            if is_winner {
+                changed.winner = player_slot.mark();
+            }
+            self.write_hunt(hunt, &changed);
+        }
         Ok(())
+    }
+
+    /// Team that holds the ticket on a cell, 0 for none. For any other it is there to
+    /// be claimed again, if the game is about holding ground.
+    #[inline(always)]
+    fn reopen(
+        &self,
+        game: &dyn GameType,
+        cell: &Cell,
+        player: Option<&PlayerState>,
+        hotspot: &mut Option<HotspotState>,
+    ) -> u8 {
+        if !game.holds_ground() {
+            return 0;
+        }
+        let (Some(slot), Some(hotspot)) = (PlayerSlot::of_mark(cell.claimed_by), hotspot) else {
+            return 0;
+        };
+        let holder = self.index.player(slot).team;
+        if player.is_some_and(|player| player.team != 0 && player.team != holder) {
+            hotspot.remaining = 1;
+        }
+        holder
+    }
+
+    /// What a take changes of the hunt itself, if anything: its banks, tiles or pot;
+    /// and whether the player would win the pot now.
+    #[inline(always)]
+    fn shared(
+        &self,
+        now: &Now<'_>,
+        pending: &Pending<'_>,
+        hunt: HuntId,
+        takeaway: &Takeaway,
+        terms: &Terms,
+        game: &dyn GameType,
+    ) -> Result<Option<(Hunt, bool)>, Outcome> {
+        let Takeaway { hotspot, player, holder } = takeaway;
+        let holds_ground = hotspot.claimed && game.holds_ground();
+        let pays = hotspot.kind != HotspotKind::Item && terms.payee != Payee::Wallet;
+        if !holds_ground && !pays {
+            return Ok(None);
+        }
+        let mut changed = *self.index.hunt_record(hunt);
+        if holds_ground {
+            changed.lose_tile(*holder);
+            changed.gain_tile(player.team);
+        }
+        let reward = u64::from(hotspot.reward);
+        let mut is_winner = false;
+        match terms.payee {
+            Payee::Bank if pays => {
+                let bank = changed.bank_mut(player.team).ok_or(Outcome::NotJoined)?;
+                *bank = rules::plus(*bank, reward)?;
+            }
+            Payee::Pot if pays => {
+                changed.pot = rules::plus(changed.pot, reward)?;
+                changed.lots = changed.lots.checked_add(1).ok_or(Outcome::Full)?;
+                let lot = games::lot(&pending.key, now.epoch, now.log_time_ns);
+                is_winner = lot.is_multiple_of(changed.lots.into());
+            }
+            Payee::Wallet | Payee::Bank | Payee::Pot => {}
+        }
+        Ok(Some((changed, is_winner)))
+    }
+
+    /// Writes a hunt's record.
+    pub(super) fn write_hunt(&mut self, hunt: HuntId, record: &Hunt) {
+        self.index.hunt_write(hunt, record);
+        let winner = PlayerSlot::of_mark(record.winner);
+        let winner = winner.map(|slot| self.index.player(slot).player());
+        self.digest.hunt(record, winner);
     }
 
     /// Writes what the player owns now, in a new record where there was none.
     /// Refuses only when there is no room, and has changed nothing then.
     #[inline(always)]
-    fn write_player(
+    pub(super) fn write_player(
         &mut self,
         whose: Whose,
         slot: Option<PlayerSlot>,
@@ -347,6 +489,8 @@ impl Partition {
         let mut record = Player::new(whose.hunt, whose.player);
         (record.wallet, record.score) = (player.wallet, player.score);
         record.inventory = player.inventory;
+        (record.team, record.power) = (player.team, player.power);
+        (record.power_until_s, record.place) = (player.power_until_s, player.place);
         let (score, since) = slot.map_or((0, 0), |slot| {
             let before = self.index.player(slot);
             (before.score, before.score_epoch)
@@ -364,21 +508,18 @@ impl Partition {
     }
 
     #[inline(always)]
-    fn credit(&mut self, pending: &Pending, amount: u64) -> Result<(), Outcome> {
+    fn credit(&mut self, pending: &Pending<'_>, amount: u64) -> Result<(), Outcome> {
         let known = self.hunt_of(pending);
         let (slot, player) = self.player_of(known, pending);
         let player = rules::credit(player, amount)?;
         // After the rule: what is refused creates nothing.
-        let hunt = match known {
-            Some(hunt) => hunt,
-            None => self.index.hunt_insert(pending.domain).map_err(|_| Outcome::Full)?,
-        };
+        let hunt = self.hunt_or_new(known, pending)?;
         self.write_player(Whose::of(hunt, pending), slot, &player)?;
         Ok(())
     }
 
     #[inline(always)]
-    fn spend(&mut self, pending: &Pending, amount: u64) -> Result<(), Outcome> {
+    fn spend(&mut self, pending: &Pending<'_>, amount: u64) -> Result<(), Outcome> {
         let hunt = self.hunt_of(pending).ok_or(Outcome::InsufficientFunds)?;
         let (slot, player) = self.player_of(Some(hunt), pending);
         let player = rules::spend(player, amount)?;
@@ -388,7 +529,7 @@ impl Partition {
 
     /// The payee is the event's subject. Both wallets lie in this partition, as
     /// all of a hunt does.
-    fn transfer(&mut self, pending: &Pending, amount: u64) -> Result<(), Outcome> {
+    fn transfer(&mut self, pending: &Pending<'_>, amount: u64) -> Result<(), Outcome> {
         let hunt = self.hunt_of(pending).ok_or(Outcome::InsufficientFunds)?;
         let payer_slot = self.index.player_slot_near(pending.player_hint, hunt, pending.player);
         let payer = payer_slot.map(|slot| player_state(self.index.player(slot)));
@@ -401,8 +542,8 @@ impl Partition {
         Ok(())
     }
 
-    fn expire(&mut self, now: &Now<'_>, pending: &Pending) -> Result<(), Outcome> {
-        let hunt = self.hunt_of(pending).ok_or(Outcome::NotFound)?;
+    fn expire(&mut self, now: &Now<'_>, pending: &Pending<'_>) -> Result<(), Outcome> {
+        let (hunt, _) = self.playing(now, pending)?;
         let slot = self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell);
         let slot = slot.ok_or(Outcome::NotFound)?;
         let mut record = *self.index.cell(slot);
@@ -419,30 +560,44 @@ impl Partition {
     fn spawn(
         &mut self,
         now: &Now<'_>,
-        pending: &Pending,
+        pending: &Pending<'_>,
         hotspot: &Hotspot,
     ) -> Result<(), Outcome> {
         let spawned = rules::spawn(hotspot, now.log_time_s);
         let known = self.hunt_of(pending);
+        if known.is_some() {
+            self.playing(now, pending)?;
+        }
         let slot =
             known.and_then(|hunt| self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell));
         // Before the hunt is made: what is refused creates nothing.
         if slot.is_none() && self.index.cells_len() >= self.limits.index.cells_max {
             return Err(Outcome::Full);
         }
-        let hunt = match known {
-            Some(hunt) => hunt,
-            None => self.index.hunt_insert(pending.domain).map_err(|_| Outcome::Full)?,
-        };
+        let hunt = self.hunt_or_new(known, pending)?;
         let record = Cell::new(hunt, pending.cell, hotspot, spawned.expiry_s);
         match slot {
-            Some(slot) => self.index.cell_write(slot, record),
+            Some(slot) => {
+                self.lose_ground(hunt, self.index.cell(slot).claimed_by);
+                self.index.cell_write(slot, record);
+            }
             None => {
                 self.index.cell_insert(record).map_err(|_| Outcome::Full)?;
             }
         }
         self.digest.cell(pending.domain, pending.cell, &spawned, None);
         Ok(())
+    }
+
+    /// The ticket that the player of `mark` held, if any, is no more.
+    fn lose_ground(&mut self, hunt: HuntId, mark: u32) {
+        let Some(slot) = PlayerSlot::of_mark(mark) else { return };
+        let record = self.index.hunt_record(hunt);
+        if games::of(record).holds_ground() {
+            let mut changed = *record;
+            changed.lose_tile(self.index.player(slot).team);
+            self.write_hunt(hunt, &changed);
+        }
     }
 }
 
@@ -460,6 +615,14 @@ fn hotspot_state(cell: &Cell) -> Option<HotspotState> {
 }
 
 #[inline(always)]
-fn player_state(player: &Player) -> PlayerState {
-    PlayerState { wallet: player.wallet, score: player.score, inventory: player.inventory }
+pub(super) fn player_state(player: &Player) -> PlayerState {
+    PlayerState {
+        wallet: player.wallet,
+        score: player.score,
+        inventory: player.inventory,
+        team: player.team,
+        power: player.power,
+        power_until_s: player.power_until_s,
+        place: player.place,
+    }
 }

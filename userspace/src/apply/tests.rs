@@ -2,25 +2,30 @@
 
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::partition::partition_of;
 use veltrix_abi::wire::Event;
 
-use super::{DUPLICATES, Digest, Partition, PartitionImage, PartitionLimits, apply_batch};
-use crate::batch::{BatchView, OutcomeSlots, Pool};
+use super::{DUPLICATES, Digest, Partition, PartitionImage, PartitionLimits};
+use crate::batch::{BatchView, Pool};
 use crate::dedupe::{DedupeLimits, Secret};
 use crate::index::IndexLimits;
 
-const START_MS: u64 = 1_700_000_000_000;
+pub(super) const START_MS: u64 = 1_700_000_000_000;
 const WINDOW_MS: u64 = 60_000;
-const PARTITIONS: u16 = 4;
+pub(super) const PARTITIONS: u16 = 4;
 pub(crate) const HUNT: u64 = 7;
 
 pub(crate) const LIMITS: PartitionLimits = PartitionLimits {
-    index: IndexLimits { cells_max: 500, players_max: 400, hunts_max: 20 },
+    index: IndexLimits {
+        cells_max: 500,
+        players_max: 400,
+        hunts_max: 20,
+        definitions_max: 16,
+        deeds_max: 100,
+    },
     dedupe: DedupeLimits { keys_max: 20_000, window_ms: WINDOW_MS },
 };
 
@@ -31,16 +36,21 @@ pub(crate) fn secret() -> Arc<Secret> {
 /// An event as a client means it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
-    domain: u64,
-    key_ms: u64,
-    tag: u64,
-    player: u64,
-    kind: u16,
-    subject: u64,
-    argument: u64,
+    pub(super) domain: u64,
+    pub(super) key_ms: u64,
+    pub(super) tag: u64,
+    pub(super) player: u64,
+    pub(super) kind: u16,
+    pub(super) subject: u64,
+    pub(super) argument: u64,
+    pub(super) payload: &'static [u8],
 }
 
 impl Wish {
+    pub(crate) fn with(self, payload: &'static [u8]) -> Self {
+        Self { payload, ..self }
+    }
+
     fn key(&self) -> [u8; 16] {
         let mut key = [0; 16];
         key[..6].copy_from_slice(&self.key_ms.to_be_bytes()[2..]);
@@ -58,7 +68,7 @@ impl Wish {
             argument: self.argument,
             kind: self.kind,
             reserved: 0,
-            payload: &[],
+            payload: self.payload,
         };
         let at = out.len();
         out.resize(at + event.wire_bytes(), 0);
@@ -77,9 +87,9 @@ pub(crate) enum Answer {
 pub(crate) struct World {
     pub(crate) partitions: Vec<Partition>,
     limits: PartitionLimits,
-    pool: Pool,
+    pub(super) pool: Pool,
     pub(crate) epoch: u64,
-    log_time_ms: u64,
+    pub(super) log_time_ms: u64,
     tags: u64,
 }
 
@@ -112,7 +122,8 @@ impl World {
     ) -> Wish {
         self.tags += 1;
         let (key_ms, tag) = (self.log_time_ms, self.tags);
-        Wish { domain: HUNT, key_ms, tag, player, kind: kind.code(), subject, argument }
+        let kind = kind.code();
+        Wish { domain: HUNT, key_ms, tag, player, kind, subject, argument, payload: &[] }
     }
 
     pub(crate) fn spawn(&mut self, subject: u64, hotspot: &Hotspot) -> Answer {
@@ -137,7 +148,7 @@ impl World {
         self.apply(self.epoch)
     }
 
-    fn seal(&mut self, wishes: &[Wish], datagrams: &[usize]) {
+    pub(super) fn seal(&mut self, wishes: &[Wish], datagrams: &[usize]) {
         let index = self.pool.take().unwrap();
         assert_eq!(index, 0);
         let batch = self.pool.open_buffer(index);
@@ -192,7 +203,7 @@ impl World {
         Some((found.wallet, found.score, found.inventory))
     }
 
-    fn digests(&self) -> Vec<Digest> {
+    pub(super) fn digests(&self) -> Vec<Digest> {
         self.partitions.iter().map(Partition::digest).collect()
     }
 
@@ -211,11 +222,11 @@ impl World {
     }
 }
 
-const TICKET: Hotspot =
+pub(super) const TICKET: Hotspot =
     Hotspot { kind: HotspotKind::Ticket, item: 0, remaining: 1, reward: 100, lifetime_s: 0 };
-const ITEM: Hotspot =
+pub(super) const ITEM: Hotspot =
     Hotspot { kind: HotspotKind::Item, item: 2, remaining: 3, reward: 10, lifetime_s: 0 };
-const CHEST: Hotspot =
+pub(super) const CHEST: Hotspot =
     Hotspot { kind: HotspotKind::Chest, item: 2, remaining: 2, reward: 40, lifetime_s: 30 };
 
 use Answer::{Again, First};
@@ -420,7 +431,7 @@ fn what_is_too_old_too_new_or_malformed_is_not_recorded() {
 
 #[test]
 fn hunts_cells_and_players_run_out() {
-    let index = IndexLimits { cells_max: 2, players_max: 2, hunts_max: 1 };
+    let index = IndexLimits { cells_max: 2, players_max: 2, hunts_max: 1, ..LIMITS.index };
     let mut w = World::new(PartitionLimits { index, ..LIMITS });
     let alike = (HUNT + 1..)
         .find(|d| partition_of(*d, PARTITIONS) == partition_of(HUNT, PARTITIONS))
@@ -451,7 +462,7 @@ fn hunts_cells_and_players_run_out() {
 
 #[test]
 fn a_refused_event_creates_nothing() {
-    let index = IndexLimits { cells_max: 0, players_max: 0, hunts_max: 5 };
+    let index = IndexLimits { cells_max: 0, players_max: 0, hunts_max: 5, ..LIMITS.index };
     let mut w = World::new(PartitionLimits { index, ..LIMITS });
     assert_eq!(w.spawn(1, &ITEM), First(Outcome::Full));
     for (kind, argument, outcome) in [
@@ -491,201 +502,4 @@ fn an_entry_is_applied_once() {
     home.apply_other(epoch + 5);
     home.apply_other(epoch + 3);
     assert_eq!(home.epoch(), epoch + 5);
-}
-
-/// Few players, cells and tags, so that events meet.
-fn wish() -> impl Strategy<Value = Wish> {
-    let kinds = prop_oneof![
-        3 => Just(HotspotSpawn),
-        8 => Just(CollectItem),
-        4 => Just(UseKey),
-        4 => Just(Claim),
-        4 => Just(WalletCredit),
-        3 => Just(WalletSpend),
-        3 => Just(WalletTransfer),
-        1 => Just(HotspotExpire),
-    ];
-    let hotspot = prop_oneof![Just(ITEM), Just(CHEST), Just(TICKET)];
-    let fields = (kinds, hotspot, 0u64..6, 0u64..12, 0u64..30);
-    (fields, 0u64..4_000, 0u64..65_000, 0u8..30).prop_map(
-        |((kind, hotspot, domain, player, subject), tag, age_ms, odd)| {
-            let argument = match kind {
-                HotspotSpawn => hotspot.pack().unwrap(),
-                WalletCredit | WalletSpend | WalletTransfer => 1 + tag % 50,
-                _ => u64::from(odd == 0),
-            };
-            let kind = if odd == 1 { 99 } else { kind.code() };
-            // Most keys are fresh, some too old, some too new.
-            let age_ms = if odd < 4 { age_ms } else { age_ms % 5_000 };
-            let key_ms = START_MS + 2_500 - age_ms;
-            Wish { domain, key_ms, tag, player, kind, subject, argument }
-        },
-    )
-}
-
-fn history() -> impl Strategy<Value = Vec<Vec<Wish>>> {
-    proptest::collection::vec(proptest::collection::vec(wish(), 1..150), 1..12)
-}
-
-/// One entry: events, then 100 ms of log time.
-fn enter(w: &mut World, wishes: &[Wish], datagrams: &[usize]) -> Vec<Answer> {
-    w.log_time_ms += 100;
-    w.send_cut(wishes, datagrams)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn datagrams_and_groups_do_not_matter(
-        history in history(),
-        cuts in proptest::collection::vec(1usize..25, 1..6),
-    ) {
-        let mut whole = World::new(LIMITS);
-        let mut cut = World::new(LIMITS);
-        for wishes in &history {
-            let one = enter(&mut whole, wishes, &[24]);
-            let other = enter(&mut cut, wishes, &cuts);
-            prop_assert_eq!(one, other);
-        }
-        prop_assert_eq!(whole.digests(), cut.digests());
-    }
-
-    /// On one belt, with one that is elsewhere and one that is ahead, partitions
-    /// end as each does by itself.
-    #[test]
-    fn together_or_alone_partitions_end_alike(
-        history in history(),
-        cuts in proptest::collection::vec(1usize..25, 1..6),
-        elsewhere in 0..PARTITIONS,
-        ahead in 0..PARTITIONS,
-        ahead_by in 0u64..8,
-    ) {
-        let mut w = World::new(LIMITS);
-        let mut together: Vec<Option<Box<Partition>>> = (0..PARTITIONS)
-            .map(|number| {
-                let partition = || Box::new(Partition::new(number, &LIMITS, secret()).unwrap());
-                (number != elsewhere).then(partition)
-            })
-            .collect();
-        w.partitions[usize::from(ahead)].apply_other(w.epoch + ahead_by);
-        if let Some(partition) = &mut together[usize::from(ahead)] {
-            partition.apply_other(w.epoch + ahead_by);
-        }
-        for wishes in &history {
-            w.epoch += 1;
-            w.log_time_ms += 100;
-            let log_time_ns = w.log_time_ms * 1_000_000;
-            w.seal(wishes, &cuts);
-            let batch = w.pool.get(0);
-            let view = BatchView::check(batch.bytes(), PARTITIONS).unwrap();
-            let answers = |apply: &mut dyn FnMut(&OutcomeSlots)| -> Vec<u8> {
-                (0..batch.events()).for_each(|slot| batch.slots().set(slot, 0));
-                apply(batch.slots());
-                (0..batch.events()).map(|slot| batch.slots().outcome(slot)).collect()
-            };
-            let alone = answers(&mut |slots| {
-                for range in view.ranges().filter(|range| range.partition != elsewhere) {
-                    let partition = &mut w.partitions[usize::from(range.partition)];
-                    partition.apply(w.epoch, log_time_ns, &view, &range, Some(slots));
-                }
-            });
-            let on_one_belt = answers(&mut |slots| {
-                apply_batch(&mut together[..], w.epoch, log_time_ns, &view, Some(slots));
-            });
-            prop_assert_eq!(alone, on_one_belt);
-        }
-        for (alone, partition) in w.partitions.iter().zip(&together) {
-            if let Some(partition) = partition {
-                prop_assert_eq!(alone.digest(), partition.digest());
-                prop_assert_eq!(alone.epoch(), partition.epoch());
-            }
-        }
-    }
-
-    #[test]
-    fn a_restored_partition_goes_on_as_if_nothing_had_been(
-        history in history(),
-        at in 0usize..12,
-    ) {
-        let mut never_stopped = World::new(LIMITS);
-        let mut restored = World::new(LIMITS);
-        for (i, wishes) in history.iter().enumerate() {
-            if i == at % history.len() {
-                let images = restored.capture();
-                restored.partitions = images.iter()
-                    .map(|image| Partition::restore(&LIMITS, secret(), image).unwrap())
-                    .collect();
-            }
-            prop_assert_eq!(
-                enter(&mut never_stopped, wishes, &[24]),
-                enter(&mut restored, wishes, &[24])
-            );
-            prop_assert_eq!(never_stopped.digests(), restored.digests());
-        }
-    }
-
-    #[test]
-    fn an_image_shows_the_epoch_it_was_begun_at(
-        before in history(),
-        meanwhile in history(),
-        after in history(),
-    ) {
-        let mut w = World::new(LIMITS);
-        for wishes in &before {
-            enter(&mut w, wishes, &[24]);
-        }
-        // What a capture without anything meanwhile gives.
-        let mut still = World::new(LIMITS);
-        for wishes in &before {
-            enter(&mut still, wishes, &[24]);
-        }
-        let digests = w.digests();
-        for partition in &mut w.partitions {
-            partition.capture_begin(PartitionImage::new(&LIMITS).unwrap());
-        }
-        for wishes in &meanwhile {
-            for partition in &mut w.partitions {
-                partition.capture_step(2_000);
-            }
-            enter(&mut w, wishes, &[24]);
-        }
-        let mut from_image = World::new(LIMITS);
-        from_image.epoch = still.epoch;
-        from_image.log_time_ms = still.log_time_ms;
-        from_image.partitions = w.partitions.iter_mut().map(|partition| {
-            while !partition.capture_step(2_000) {}
-            let image = partition.capture_end();
-            Partition::restore(&LIMITS, secret(), &image).unwrap()
-        }).collect();
-        prop_assert_eq!(from_image.digests(), digests);
-        for wishes in meanwhile.iter().chain(&after) {
-            prop_assert_eq!(
-                enter(&mut still, wishes, &[24]),
-                enter(&mut from_image, wishes, &[24])
-            );
-        }
-        prop_assert_eq!(still.digests(), from_image.digests());
-    }
-
-    #[test]
-    fn damaged_batches_do_no_harm(
-        wishes in proptest::collection::vec(wish(), 1..80),
-        damage in proptest::collection::vec((0usize..8_000, any::<u8>()), 1..20),
-    ) {
-        let mut w = World::new(LIMITS);
-        w.seal(&wishes, &[24]);
-        let mut bytes = w.pool.get(0).bytes().to_vec();
-        for (at, value) in damage {
-            let at = at % bytes.len();
-            bytes[at] = value;
-        }
-        if let Some(view) = BatchView::of_checked(&bytes) {
-            let slots = w.pool.get(0).slots();
-            for range in view.ranges().take(100) {
-                let Some(p) = w.partitions.get_mut(usize::from(range.partition)) else { continue };
-                p.apply(50, START_MS * 1_000_000, &view, &range, Some(slots));
-            }
-        }
-    }
 }

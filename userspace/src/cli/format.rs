@@ -47,6 +47,12 @@ pub struct FormatArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().hunts_max,
         value_parser = clap::value_parser!(u16).range(1..))]
     hunts_max: u16,
+    /// Quests and treasure types of all hunts.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().definitions_max)]
+    definitions_max: u64,
+    /// Deeds: quests that players have begun, and their rewards, 256 numbers each.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().deeds_max)]
+    deeds_max: u64,
     /// Idempotency keys that are remembered.
     #[arg(long, value_name = "N", default_value_t = Limits::default().dedupe_keys_max)]
     dedupe_keys_max: u64,
@@ -85,6 +91,8 @@ impl FormatArgs {
                 cells_max: self.cells_max,
                 players_max: self.players_max,
                 hunts_max: self.hunts_max,
+                definitions_max: self.definitions_max,
+                deeds_max: self.deeds_max,
                 dedupe_keys_max: self.dedupe_keys_max,
                 dedupe_window_ms: window_ms,
             },

@@ -3,8 +3,8 @@
 //! each up to 2 MiB and waste a third of it.
 //!
 //! ```text
-//!   main   | cell hash | player hash | hunt hash | cells | players | hunts, tallies | board | nodes ...|
-//!          '--------------------- whole 2 MiB pages, unless shorter than one ---------------------'
+//!   main   | hashes | cells | players | hunts, tallies | definitions | deeds | board | nodes ...|
+//!          '------------------ whole 2 MiB pages, unless shorter than one ------------------'
 //!   rest   |... nodes |   what would have begun another huge page
 //! ```
 
@@ -13,7 +13,9 @@ use std::io;
 use super::board::{BOARD_NODE_WORDS, board_nodes_max};
 use super::hash::{BUCKET_WORDS, SlotHash, buckets_of};
 use super::order::{NODE_WORDS, nodes_max};
-use super::records::{CELL_WORDS, IndexLimits, PLAYER_WORDS, TALLY_WORDS};
+use super::records::{
+    CELL_WORDS, DEED_WORDS, DEFINITION_WORDS, HUNT_WORDS, IndexLimits, PLAYER_WORDS, TALLY_WORDS,
+};
 use crate::base::mem::HUGE_PAGE_BYTES;
 use crate::base::table::Table;
 
@@ -38,6 +40,10 @@ pub struct IndexBytes {
     pub board: u64,
     /// Hunts, what they hold, and from domain key to hunt.
     pub hunts: u64,
+    /// Quests and treasure types.
+    pub definitions: u64,
+    /// How far players are in quests, and which rewards they have.
+    pub deeds: u64,
     /// Which pages a capture has still to copy.
     pub capture: u64,
     /// What rounding up to huge pages adds.
@@ -55,6 +61,8 @@ impl IndexBytes {
             + self.player_hash
             + self.board
             + self.hunts
+            + self.definitions
+            + self.deeds
             + self.capture
             + self.rounding
     }
@@ -66,10 +74,14 @@ pub(super) struct Layout {
     pub(super) cell_hash: SlotHash,
     pub(super) player_hash: SlotHash,
     pub(super) hunt_hash: SlotHash,
+    pub(super) definition_hash: SlotHash,
+    pub(super) deed_hash: SlotHash,
     pub(super) cells_at: usize,
     pub(super) players_at: usize,
     pub(super) hunts_at: usize,
     pub(super) tallies_at: usize,
+    pub(super) definitions_at: usize,
+    pub(super) deeds_at: usize,
     pub(super) board_at: usize,
     pub(super) board_nodes_max: u32,
     /// Nodes of the order: from here to the end of main, then in rest.
@@ -94,10 +106,15 @@ impl Layout {
         let player_hash =
             SlotHash::new(section(hash_words(limits.players_max)), limits.players_max);
         let hunt_hash = SlotHash::new(section(hash_words(hunts_max)), hunts_max);
+        let (definitions, deeds) = (limits.definitions_max, limits.deeds_max);
+        let definition_hash = SlotHash::new(section(hash_words(definitions)), definitions);
+        let deed_hash = SlotHash::new(section(hash_words(deeds)), deeds);
         let cells_at = section(limits.cells_max as usize * CELL_WORDS);
         let players_at = section(limits.players_max as usize * PLAYER_WORDS);
-        let hunts_at = section(hunts_max as usize);
+        let hunts_at = section(hunts_max as usize * HUNT_WORDS);
         let tallies_at = section(hunts_max as usize * TALLY_WORDS);
+        let definitions_at = section(definitions as usize * DEFINITION_WORDS);
+        let deeds_at = section(deeds as usize * DEED_WORDS);
         let board_nodes_max = board_nodes_max(limits.players_max);
         let board_at = section(board_nodes_max as usize * BOARD_NODE_WORDS);
         let nodes_at = end;
@@ -116,10 +133,14 @@ impl Layout {
             cell_hash,
             player_hash,
             hunt_hash,
+            definition_hash,
+            deed_hash,
             cells_at,
             players_at,
             hunts_at,
             tallies_at,
+            definitions_at,
+            deeds_at,
             board_at,
             board_nodes_max,
             nodes_at,
@@ -152,7 +173,10 @@ impl Layout {
             players: bytes(limits.players_max as usize * PLAYER_WORDS),
             player_hash: hash(limits.players_max),
             board: bytes(self.board_words()),
-            hunts: bytes(hunts_max as usize * (1 + TALLY_WORDS)) + hash(hunts_max),
+            hunts: bytes(hunts_max as usize * (HUNT_WORDS + TALLY_WORDS)) + hash(hunts_max),
+            definitions: bytes(limits.definitions_max as usize * DEFINITION_WORDS)
+                + hash(limits.definitions_max),
+            deeds: bytes(limits.deeds_max as usize * DEED_WORDS) + hash(limits.deeds_max),
             capture: 0,
             rounding: 0,
         };

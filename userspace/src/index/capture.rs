@@ -18,13 +18,72 @@ use std::io;
 use zerocopy::IntoBytes;
 
 use super::arena::Layout;
-use super::records::{CELL_WORDS, Cell, IndexLimits, PLAYER_WORDS, Player};
+use super::records::{
+    CELL_WORDS, Cell, DEED_WORDS, DEFINITION_WORDS, Deed, Definition, HUNT_WORDS, Hunt,
+    IndexLimits, PLAYER_WORDS, Player,
+};
 use crate::base::table::Table;
 
-/// Records of a page: 12 KiB of either, copied in a microsecond.
-const PAGE_CELLS: u32 = 512;
-const PAGE_PLAYERS: u32 = 192;
-const PAGE_HUNTS: u32 = 1024;
+/// The tables, in the order in which they are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Cells = 0,
+    Players = 1,
+    Hunts = 2,
+    Definitions = 3,
+    Deeds = 4,
+}
+
+const KINDS: [Kind; 5] = [Kind::Cells, Kind::Players, Kind::Hunts, Kind::Definitions, Kind::Deeds];
+
+impl Kind {
+    /// Records of a page: about 12 KiB of any, copied in a microsecond.
+    const fn page(self) -> u32 {
+        match self {
+            Self::Cells => 512,
+            Self::Players => 192,
+            Self::Hunts => 48,
+            Self::Definitions => 22,
+            Self::Deeds => 153,
+        }
+    }
+
+    /// Words of a record.
+    const fn words(self) -> usize {
+        match self {
+            Self::Cells => CELL_WORDS,
+            Self::Players => PLAYER_WORDS,
+            Self::Hunts => HUNT_WORDS,
+            Self::Definitions => DEFINITION_WORDS,
+            Self::Deeds => DEED_WORDS,
+        }
+    }
+
+    /// First word of the table.
+    const fn at(self, layout: &Layout) -> usize {
+        match self {
+            Self::Cells => layout.cells_at,
+            Self::Players => layout.players_at,
+            Self::Hunts => layout.hunts_at,
+            Self::Definitions => layout.definitions_at,
+            Self::Deeds => layout.deeds_at,
+        }
+    }
+
+    /// Most records.
+    const fn capacity(self, limits: &IndexLimits) -> u32 {
+        match self {
+            Self::Cells => limits.cells_max,
+            Self::Players => limits.players_max,
+            Self::Hunts => limits.hunts_max as u32,
+            Self::Definitions => limits.definitions_max,
+            Self::Deeds => limits.deeds_max,
+        }
+    }
+}
+
+/// Records of each kind, in the order of [`KINDS`].
+pub(super) type Lens = [u32; KINDS.len()];
 
 /// The records of an index at one moment.
 #[derive(Debug)]
@@ -37,10 +96,18 @@ pub struct IndexImage {
     pub players: Table<Player>,
     /// Slots that count.
     pub players_len: u32,
-    /// Domain keys of hunts by their number.
-    pub hunts: Table<u64>,
+    /// Hunts by their number.
+    pub hunts: Table<Hunt>,
     /// Hunts that count, at most 65,535.
     pub hunts_len: u32,
+    /// Quests and treasure types by slot.
+    pub definitions: Table<Definition>,
+    /// Slots that count.
+    pub definitions_len: u32,
+    /// Deeds by slot.
+    pub deeds: Table<Deed>,
+    /// Slots that count.
+    pub deeds_len: u32,
 }
 
 impl IndexImage {
@@ -58,23 +125,54 @@ impl IndexImage {
             players_len: 0,
             hunts: Table::new(usize::from(limits.hunts_max))?,
             hunts_len: 0,
+            definitions: Table::new(limits.definitions_max as usize)?,
+            definitions_len: 0,
+            deeds: Table::new(limits.deeds_max as usize)?,
+            deeds_len: 0,
         })
+    }
+
+    /// Bytes that [`Self::new`] will reserve, whole pages aside.
+    #[must_use]
+    pub fn bytes_of(limits: &IndexLimits) -> u64 {
+        let of = |kind: &Kind| u64::from(kind.capacity(limits)) * kind.words() as u64 * 8;
+        KINDS.iter().map(of).sum()
     }
 
     /// Bytes reserved for it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.cells.bytes() + self.players.bytes() + self.hunts.bytes()
+        self.cells.bytes()
+            + self.players.bytes()
+            + self.hunts.bytes()
+            + self.definitions.bytes()
+            + self.deeds.bytes()
+    }
+
+    /// Records of each kind that there is room for.
+    pub(super) fn rooms(&self) -> [usize; KINDS.len()] {
+        [
+            self.cells.len(),
+            self.players.len(),
+            self.hunts.len(),
+            self.definitions.len(),
+            self.deeds.len(),
+        ]
+    }
+
+    /// Records of each kind that count.
+    pub(super) fn lens(&self) -> Lens {
+        [self.cells_len, self.players_len, self.hunts_len, self.definitions_len, self.deeds_len]
     }
 }
 
-/// Pages that have still to be copied: cells first, then players, then hunts.
+/// Pages that have still to be copied, kind by kind.
 #[derive(Debug)]
 pub(super) struct Pages {
     /// One bit a page, set while it is not copied.
     marks: Box<[u64]>,
-    players_from: u32,
-    hunts_from: u32,
+    /// First page of each kind.
+    from: Lens,
     /// No page below it is marked.
     next: u32,
     /// No page from here on is marked.
@@ -83,18 +181,19 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(limits: &IndexLimits) -> Self {
-        let players_from = limits.cells_max.div_ceil(PAGE_CELLS);
-        let hunts_from = players_from + limits.players_max.div_ceil(PAGE_PLAYERS);
-        let pages = hunts_from + u32::from(limits.hunts_max).div_ceil(PAGE_HUNTS);
+        let mut pages = 0;
+        let from = KINDS.map(|kind| {
+            let from = pages;
+            pages += kind.capacity(limits).div_ceil(kind.page());
+            from
+        });
         let marks = vec![0; (pages as usize).div_ceil(64)].into();
-        Self { marks, players_from, hunts_from, next: 0, end: 0 }
+        Self { marks, from, next: 0, end: 0 }
     }
 
     pub(super) fn bytes(limits: &IndexLimits) -> u64 {
-        let pages = u64::from(limits.cells_max.div_ceil(PAGE_CELLS))
-            + u64::from(limits.players_max.div_ceil(PAGE_PLAYERS))
-            + u64::from(u32::from(limits.hunts_max).div_ceil(PAGE_HUNTS));
-        pages.div_ceil(64) * 8
+        let pages: u32 = KINDS.iter().map(|k| k.capacity(limits).div_ceil(k.page())).sum();
+        u64::from(pages).div_ceil(64) * 8
     }
 
     fn mark(&mut self, from: u32, pages: u32) {
@@ -136,42 +235,27 @@ pub(super) struct Capture {
 
 impl Capture {
     /// Begins with an image that has room; marks the pages of what exists.
-    pub(super) fn begin(
-        mut image: IndexImage,
-        pages: &mut Pages,
-        [cells, players, hunts]: [u32; 3],
-    ) -> Self {
+    pub(super) fn begin(mut image: IndexImage, pages: &mut Pages, lens: Lens) -> Self {
+        let [cells, players, hunts, definitions, deeds] = lens;
         (image.cells_len, image.players_len, image.hunts_len) = (cells, players, hunts);
+        (image.definitions_len, image.deeds_len) = (definitions, deeds);
         (pages.next, pages.end) = (0, 0);
-        pages.mark(0, cells.div_ceil(PAGE_CELLS));
-        pages.mark(pages.players_from, players.div_ceil(PAGE_PLAYERS));
-        pages.mark(pages.hunts_from, hunts.div_ceil(PAGE_HUNTS));
+        for (kind, len) in KINDS.into_iter().zip(lens) {
+            pages.mark(pages.from[kind as usize], len.div_ceil(kind.page()));
+        }
         Self { image }
     }
 
-    /// Before a cell is written.
-    pub(super) fn save_cell(
+    /// Before a record is written.
+    pub(super) fn save(
         &mut self,
+        kind: Kind,
         pages: &mut Pages,
         words: &[u64],
         layout: &Layout,
         slot: u32,
     ) {
-        let page = slot / PAGE_CELLS;
-        if pages.unmark(page) {
-            self.copy(pages, words, layout, page);
-        }
-    }
-
-    /// Before a player is written.
-    pub(super) fn save_player(
-        &mut self,
-        pages: &mut Pages,
-        words: &[u64],
-        layout: &Layout,
-        slot: u32,
-    ) {
-        let page = pages.players_from + slot / PAGE_PLAYERS;
+        let page = pages.from[kind as usize] + slot / kind.page();
         if pages.unmark(page) {
             self.copy(pages, words, layout, page);
         }
@@ -199,19 +283,17 @@ impl Capture {
 
     /// Copies one page; bytes of it.
     fn copy(&mut self, pages: &Pages, words: &[u64], layout: &Layout, page: u32) -> usize {
-        let image = &mut self.image;
-        let (to, from) = if page < pages.players_from {
-            let slots = span(page, PAGE_CELLS, image.cells_len);
-            let from = layout.cells_at + slots.start * CELL_WORDS;
-            (image.cells[slots].as_mut_bytes(), from)
-        } else if page < pages.hunts_from {
-            let slots = span(page - pages.players_from, PAGE_PLAYERS, image.players_len);
-            let from = layout.players_at + slots.start * PLAYER_WORDS;
-            (image.players[slots].as_mut_bytes(), from)
-        } else {
-            let slots = span(page - pages.hunts_from, PAGE_HUNTS, image.hunts_len);
-            let from = layout.hunts_at + slots.start;
-            (image.hunts[slots].as_mut_bytes(), from)
+        let kind = KINDS.into_iter().rfind(|kind| pages.from[*kind as usize] <= page);
+        let kind = kind.unwrap_or(Kind::Cells);
+        let len = self.image.lens()[kind as usize];
+        let slots = span(page - pages.from[kind as usize], kind.page(), len);
+        let from = kind.at(layout) + slots.start * kind.words();
+        let to = match kind {
+            Kind::Cells => self.image.cells[slots].as_mut_bytes(),
+            Kind::Players => self.image.players[slots].as_mut_bytes(),
+            Kind::Hunts => self.image.hunts[slots].as_mut_bytes(),
+            Kind::Definitions => self.image.definitions[slots].as_mut_bytes(),
+            Kind::Deeds => self.image.deeds[slots].as_mut_bytes(),
         };
         to.copy_from_slice(words[from..from + to.len() / 8].as_bytes());
         to.len()
@@ -220,7 +302,7 @@ impl Capture {
 
 /// Slots of a page, up to `len`.
 fn span(page: u32, records: u32, len: u32) -> std::ops::Range<usize> {
-    let from = (page * records).min(len);
-    let to = (from + records).min(len);
+    let from = page.saturating_mul(records).min(len);
+    let to = from.saturating_add(records).min(len);
     from as usize..to as usize
 }

@@ -8,7 +8,10 @@ use zerocopy::IntoBytes;
 use super::Index;
 use super::board::BoardKey;
 use super::capture::IndexImage;
-use super::records::{CELL_WORDS, Cell, IndexLimits, OrderKey, PLAYER_WORDS, Player};
+use super::records::{
+    CELL_WORDS, Cell, DEED_WORDS, DEFINITION_WORDS, Deed, Definition, Hunt, IndexLimits, OrderKey,
+    PLAYER_WORDS, Player,
+};
 
 /// Why the records of an image cannot be an index. The bytes had the right
 /// checksums, so they were written so.
@@ -66,10 +69,13 @@ impl Index {
     /// Fills an index that has never been written. Allocates while it sorts.
     fn load(&mut self, image: &IndexImage) -> Result<(), LoadError> {
         let hunts_max = u32::from(self.limits.hunts_max);
+        let (definitions_max, deeds_max) = (self.limits.definitions_max, self.limits.deeds_max);
         let parts = [
             ("cells", image.cells_len, self.limits.cells_max, image.cells.len()),
             ("players", image.players_len, self.limits.players_max, image.players.len()),
             ("hunts", image.hunts_len, hunts_max, image.hunts.len()),
+            ("definitions", image.definitions_len, definitions_max, image.definitions.len()),
+            ("deeds", image.deeds_len, deeds_max, image.deeds.len()),
         ];
         for (what, seen, most, table) in parts {
             let wanted = most.min(u32::try_from(table).unwrap_or(u32::MAX));
@@ -79,16 +85,57 @@ impl Index {
         }
         self.load_hunts(&image.hunts[..image.hunts_len as usize])?;
         self.load_players(&image.players[..image.players_len as usize])?;
+        if let Some(number) = self.hunts().position(|hunt| hunt.winner > self.players_len) {
+            return Err(unsound("hunt", number as u32, "it is won by nobody that is known"));
+        }
         self.load_board(&image.players[..image.players_len as usize])?;
-        self.load_cells(&image.cells[..image.cells_len as usize])
+        self.load_cells(&image.cells[..image.cells_len as usize])?;
+        self.load_definitions(&image.definitions[..image.definitions_len as usize])?;
+        self.load_deeds(&image.deeds[..image.deeds_len as usize])
     }
 
-    fn load_hunts(&mut self, hunts: &[u64]) -> Result<(), LoadError> {
-        for (domain, number) in hunts.iter().zip(0..) {
-            match self.hunt_insert(*domain) {
-                Ok(hunt) if u32::from(hunt.0) == number => {}
+    fn load_hunts(&mut self, hunts: &[Hunt]) -> Result<(), LoadError> {
+        for (record, number) in hunts.iter().zip(0..) {
+            if !record.is_sound() {
+                return Err(unsound("hunt", number, "bytes that must be 0"));
+            }
+            match self.hunt_insert(record.domain) {
+                Ok(hunt) if u32::from(hunt.0) == number => self.hunt_write(hunt, record),
                 _ => return Err(unsound("hunt", number, "its domain key is there twice")),
             }
+        }
+        Ok(())
+    }
+
+    fn load_definitions(&mut self, definitions: &[Definition]) -> Result<(), LoadError> {
+        let at = self.layout.definitions_at;
+        let end = at + definitions.len() * DEFINITION_WORDS;
+        self.main[at..end].copy_from_slice(words(definitions));
+        for (record, slot) in definitions.iter().zip(0..) {
+            if u32::from(record.hunt) >= self.hunts_len || !record.is_sound() {
+                let why = "unknown hunt or kind, or bytes that must be 0";
+                return Err(unsound("definition", slot, why));
+            }
+            if self.definition_of(record.hunt, record.kind, record.id).is_some() {
+                return Err(unsound("definition", slot, "it is there twice"));
+            }
+            self.definition_enter(record, slot);
+        }
+        Ok(())
+    }
+
+    fn load_deeds(&mut self, deeds: &[Deed]) -> Result<(), LoadError> {
+        let at = self.layout.deeds_at;
+        self.main[at..at + deeds.len() * DEED_WORDS].copy_from_slice(words(deeds));
+        for (record, slot) in deeds.iter().zip(0..) {
+            if record.player >= self.players_len || !record.is_sound() {
+                let why = "unknown player or kind, or bytes that must be 0";
+                return Err(unsound("deed", slot, why));
+            }
+            if self.deed_of(record.player, record.kind, record.book).is_some() {
+                return Err(unsound("deed", slot, "it is there twice"));
+            }
+            self.deed_enter(record, slot);
         }
         Ok(())
     }
@@ -105,7 +152,7 @@ impl Index {
                 return Err(unsound(
                     "player",
                     slot,
-                    "unknown hunt, impossible score, or bytes that must be 0",
+                    "unknown hunt, or a score, team, power-up or place that cannot be",
                 ));
             }
             if self.player_slot(player.hunt(), player.player).is_some() {

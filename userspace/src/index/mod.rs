@@ -1,8 +1,9 @@
 //! What one partition holds in memory: cells with their hotspots, players of
-//! hunts, hunts. One owner, made as large at the start as it will ever be.
+//! hunts, hunts, what is defined in them and what players did. One owner, made as
+//! large at the start as it will ever be.
 //!
 //! ```text
-//!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 8 B
+//!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 256 B
 //!                      ^
 //!   box --morton.rs--> ranges of ids --order/--> slots in order
 //!   score --board/--> rank, rank --board/--> player
@@ -16,6 +17,7 @@
 //! | `order/` | cells by (hunt, id): ranges |
 //! | `board/`, `ranks.rs` | players by (hunt, score): ranks |
 //! | `boxes.rs`, `nearest.rs`, `morton.rs` | cells of a rectangle, cells around a position |
+//! | `ledger.rs` | quests and treasure types, marks of players in books |
 //! | `capture.rs` | a copy of the records at one moment |
 //! | `load.rs` | an index from such a copy |
 //!
@@ -39,6 +41,7 @@ mod board;
 mod boxes;
 mod capture;
 mod hash;
+mod ledger;
 mod load;
 mod morton;
 mod nearest;
@@ -54,16 +57,18 @@ pub use self::arena::IndexBytes;
 use self::arena::{Layout, chunk, chunk_mut};
 use self::board::Board;
 pub use self::capture::IndexImage;
-use self::capture::{Capture, Pages};
+use self::capture::{Capture, Kind, Pages};
 use self::hash::Mix;
+pub use self::ledger::{DeedSlot, DefinitionSlot};
 pub use self::load::LoadError;
 pub use self::morton::{COORDINATE_MAX, CellBox, morton_of, position_of};
 use self::order::{Memory, Order, View};
 use self::ranks::Moves;
 pub use self::ranks::Ranked;
-use self::records::{CELL_WORDS, OrderKey, PLAYER_WORDS};
+use self::records::{CELL_WORDS, HUNT_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
-    Cell, CellSlot, Full, HuntId, IndexLimits, Player, PlayerSlot, RECORDS_MAX, SlotHint, Tally,
+    Cell, CellSlot, Deed, DeedKind, Definition, DefinitionKind, Full, Hunt, HuntId, IndexLimits,
+    Player, PlayerSlot, RECORDS_MAX, SlotHint, Tally,
 };
 use crate::base::table::{Table, prefetch};
 
@@ -86,6 +91,8 @@ pub struct Index {
     vacant: u32,
     players_len: u32,
     hunts_len: u32,
+    definitions_len: u32,
+    deeds_len: u32,
     pages: Pages,
     capture: Option<Capture>,
 }
@@ -122,6 +129,8 @@ impl Index {
             vacant: 0,
             players_len: 0,
             hunts_len: 0,
+            definitions_len: 0,
+            deeds_len: 0,
             pages: Pages::new(limits),
             capture: None,
         })
@@ -169,10 +178,9 @@ impl Index {
         (0..self.players_len).map(|slot| self.player(PlayerSlot(slot)))
     }
 
-    /// Domain key of every hunt, in order of their numbers.
-    #[must_use]
-    pub fn hunts(&self) -> &[u64] {
-        &self.main[self.layout.hunts_at..][..self.hunts_len as usize]
+    /// Every hunt, in order of their numbers.
+    pub fn hunts(&self) -> impl Iterator<Item = &Hunt> {
+        (0..self.hunts_len).map(|number| self.hunt_record(HuntId(number as u16)))
     }
 }
 
@@ -183,7 +191,7 @@ impl Index {
     #[inline]
     pub fn hunt(&self, domain: u64) -> Option<HuntId> {
         let (words, at) = (&*self.main, self.layout.hunts_at);
-        let is_it = |number: u32| words.get(at + number as usize) == Some(&domain);
+        let is_it = |number: u32| words.get(at + number as usize * HUNT_WORDS) == Some(&domain);
         let number = self.layout.hunt_hash.find(words, self.mix.of(0, domain), is_it)?;
         Some(HuntId(number as u16))
     }
@@ -200,7 +208,8 @@ impl Index {
         let words = &*self.main;
         let hash = self.mix.of(0, domain);
         let hunts_at = self.layout.hunts_at;
-        self.layout.hunt_hash.guess(words, hash, |n| prefetch(words, hunts_at + n as usize));
+        let ask = |number: u32| prefetch(words, hunts_at + number as usize * HUNT_WORDS);
+        self.layout.hunt_hash.guess(words, hash, ask);
     }
 
     /// The hunt of a domain key, made if it is not there.
@@ -216,16 +225,32 @@ impl Index {
             return Err(Full::Hunts(self.limits.hunts_max));
         }
         let number = self.hunts_len;
-        self.main[self.layout.hunts_at + number as usize] = domain;
+        *self.hunt_mut(number as u16) = Hunt::new(domain);
         self.layout.hunt_hash.insert(&mut self.main, self.mix.of(0, domain), number);
         self.hunts_len += 1;
         Ok(HuntId(number as u16))
     }
 
-    /// Domain key of a hunt.
+    /// The record of a hunt.
     #[must_use]
-    pub fn domain(&self, hunt: HuntId) -> u64 {
-        self.hunts().get(usize::from(hunt.0)).copied().unwrap_or(0)
+    #[inline(always)]
+    pub fn hunt_record(&self, hunt: HuntId) -> &Hunt {
+        let at = self.layout.hunts_at + usize::from(hunt.0) * HUNT_WORDS;
+        let words: &[u64; HUNT_WORDS] = chunk(&self.main, at);
+        zerocopy::transmute_ref!(words)
+    }
+
+    /// Writes the record of a hunt. Its domain key is kept, whatever `record` says.
+    pub fn hunt_write(&mut self, hunt: HuntId, record: &Hunt) {
+        self.save(Kind::Hunts, hunt.0.into());
+        let domain = self.hunt_record(hunt).domain;
+        *self.hunt_mut(hunt.0) = Hunt { domain, ..*record };
+    }
+
+    fn hunt_mut(&mut self, number: u16) -> &mut Hunt {
+        let at = self.layout.hunts_at + usize::from(number) * HUNT_WORDS;
+        let words: &mut [u64; HUNT_WORDS] = chunk_mut(&mut self.main, at);
+        zerocopy::transmute_mut!(words)
     }
 }
 
@@ -296,7 +321,7 @@ impl Index {
     /// are kept, whatever `cell` says.
     #[inline]
     pub fn cell_write(&mut self, slot: CellSlot, cell: Cell) {
-        self.save_cell(slot.0);
+        self.save(Kind::Cells, slot.0);
         let record = self.cell_mut(slot.0);
         *record = Cell { id: record.id, hunt: record.hunt, ..cell };
     }
@@ -321,7 +346,7 @@ impl Index {
         };
         let (order, mut memory) = self.order_memory();
         order.insert(&mut memory, cell.key(), slot).map_err(|_| full)?;
-        self.save_cell(slot);
+        self.save(Kind::Cells, slot);
         *self.cell_mut(slot) = cell;
         let hash = self.mix.of(cell.hunt, cell.id);
         self.layout.cell_hash.insert(&mut self.main, hash, slot);
@@ -348,7 +373,7 @@ impl Index {
         };
         let hash = mix.of(cell.hunt, cell.id);
         layout.cell_hash.remove(&mut self.main, hash, slot.0, hash_of);
-        self.save_cell(slot.0);
+        self.save(Kind::Cells, slot.0);
         let vacant = self.vacant;
         *self.cell_mut(slot.0) = Cell { claimed_by: vacant, ..Cell::default() };
         self.vacant = slot.0 + 1;
@@ -467,7 +492,7 @@ impl Index {
     /// says.
     #[inline]
     pub fn player_write(&mut self, slot: PlayerSlot, player: Player) {
-        self.save_player(slot.0);
+        self.save(Kind::Players, slot.0);
         let before = *self.player(slot);
         let after = Player { player: before.player, hunt: before.hunt, ..player };
         *self.player_mut(slot.0) = after;
@@ -516,8 +541,14 @@ impl Index {
     /// this index holds.
     pub fn capture_begin(&mut self, image: IndexImage) {
         assert!(self.capture.is_none(), "an index is captured once at a time");
-        let lens = [self.cells_top, self.players_len, self.hunts_len];
-        let rooms = [image.cells.len(), image.players.len(), image.hunts.len()];
+        let lens = [
+            self.cells_top,
+            self.players_len,
+            self.hunts_len,
+            self.definitions_len,
+            self.deeds_len,
+        ];
+        let rooms = image.rooms();
         let fits = lens.iter().zip(rooms).all(|(len, room)| *len as usize <= room);
         assert!(fits, "an image has the limits of the index it is for: {lens:?} in {rooms:?}");
         self.capture = Some(Capture::begin(image, &mut self.pages, lens));
@@ -544,31 +575,18 @@ impl Index {
         self.capture.take().expect("a capture that ends was begun").image
     }
 
+    /// Before the record in `slot` is written.
     #[inline(always)]
-    fn save_cell(&mut self, slot: u32) {
+    fn save(&mut self, kind: Kind, slot: u32) {
         if self.capture.is_some() {
-            self.save_cell_page(slot);
+            self.save_page(kind, slot);
         }
     }
 
     #[cold]
-    fn save_cell_page(&mut self, slot: u32) {
+    fn save_page(&mut self, kind: Kind, slot: u32) {
         if let Some(capture) = &mut self.capture {
-            capture.save_cell(&mut self.pages, &self.main, &self.layout, slot);
-        }
-    }
-
-    #[inline(always)]
-    fn save_player(&mut self, slot: u32) {
-        if self.capture.is_some() {
-            self.save_player_page(slot);
-        }
-    }
-
-    #[cold]
-    fn save_player_page(&mut self, slot: u32) {
-        if let Some(capture) = &mut self.capture {
-            capture.save_player(&mut self.pages, &self.main, &self.layout, slot);
+            capture.save(kind, &mut self.pages, &self.main, &self.layout, slot);
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::io;
 
-use veltrix_abi::kinds::{Hotspot, HotspotKind, REWARD_MAX, SCORE_MAX};
+use veltrix_abi::kinds::{
+    CELL_BITS, Hotspot, HotspotKind, POWER_FACTOR_MAX, REWARD_MAX, SCORE_MAX, TEAMS,
+};
+use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most cells or players of one partition. At 6 GB of cells a partition is far
@@ -20,6 +23,11 @@ pub struct IndexLimits {
     pub players_max: u32,
     /// Most hunts.
     pub hunts_max: u16,
+    /// Most quests and treasure types, at most [`RECORDS_MAX`].
+    pub definitions_max: u32,
+    /// Most deeds: books of a player that a mark was made in, at most
+    /// [`RECORDS_MAX`].
+    pub deeds_max: u32,
 }
 
 impl IndexLimits {
@@ -27,7 +35,12 @@ impl IndexLimits {
     ///
     /// `InvalidInput` for a capacity over [`RECORDS_MAX`].
     pub(super) fn check(&self) -> io::Result<()> {
-        for (what, seen) in [("cells_max", self.cells_max), ("players_max", self.players_max)] {
+        for (what, seen) in [
+            ("cells_max", self.cells_max),
+            ("players_max", self.players_max),
+            ("definitions_max", self.definitions_max),
+            ("deeds_max", self.deeds_max),
+        ] {
             if seen > RECORDS_MAX {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
@@ -100,6 +113,12 @@ pub enum Full {
     /// No hunt is left.
     #[error("all {0} hunts of the partition are in use")]
     Hunts(u16),
+    /// No quest or treasure type is left.
+    #[error("all {0} definitions of the partition are in use")]
+    Definitions(u32),
+    /// No deed is left.
+    #[error("all {0} deeds of the partition are in use")]
+    Deeds(u32),
 }
 
 /// A cell with its hotspot, 24 bytes.
@@ -199,7 +218,7 @@ pub(super) struct OrderKey {
 
 /// What a player has in one hunt: 64 bytes, so that each lies on one cache line.
 /// At 48 every other one lay on two, and an event that touches a player asked for
-/// both. The room is for what players will own besides.
+/// both.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -213,10 +232,17 @@ pub struct Player {
     /// Items by type.
     pub inventory: [u16; 8],
     pub(super) hunt: u16,
-    pub(super) spare: [u16; 3],
+    /// Team, 1 to [`TEAMS`]; 0 = none.
+    pub team: u8,
+    /// What points are multiplied by until [`Self::power_until_s`]; 0 = never was
+    /// any power-up.
+    pub power: u8,
+    /// Second of log time at which the power-up ends; 0 = never was any.
+    pub power_until_s: u32,
     /// Epoch at which the score came to be what it is; 0 without one.
     pub score_epoch: u64,
-    pub(super) room: u64,
+    /// Cell id of the last ping, plus 1; 0 = never pinged.
+    pub place: u64,
 }
 
 impl Player {
@@ -230,9 +256,11 @@ impl Player {
             score: 0,
             inventory: [0; 8],
             hunt: hunt.0,
-            spare: [0; 3],
+            team: 0,
+            power: 0,
+            power_until_s: 0,
             score_epoch: 0,
-            room: 0,
+            place: 0,
         }
     }
 
@@ -248,9 +276,12 @@ impl Player {
         HuntId(self.hunt)
     }
 
-    /// Whether the bytes that mean nothing are 0 and the score is one that can be.
+    /// Whether score, team, power-up and place are such as can be.
     pub(super) const fn is_sound(&self) -> bool {
-        matches!((self.spare, self.room), ([0, 0, 0], 0)) && self.score <= SCORE_MAX
+        self.score <= SCORE_MAX
+            && self.team as usize <= TEAMS
+            && self.power <= POWER_FACTOR_MAX
+            && self.place <= 1 << CELL_BITS
     }
 }
 
@@ -269,6 +300,249 @@ pub struct Tally {
     pub score_epoch: u64,
 }
 
+/// A hunt, 256 bytes: what the rules look at with every event on its first line,
+/// what teams own behind.
+///
+/// ```text
+///  0        8          12       16     17      18     20     24         32    40        44      48   64      192         256
+///  | domain | opened_s | ends_s | game | state | zero | lots | settings | pot | winner | zero | zero | banks | tiles
+/// ```
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Hunt {
+    pub(super) domain: u64,
+    /// Second of log time at which it was opened; 0 = never.
+    pub opened_s: u32,
+    /// Second of log time at which it plays no more; 0 = when it is closed.
+    pub ends_s: u32,
+    /// Code of its game type; 0 = nobody has opened it.
+    pub game: u8,
+    /// Whether it is closed: 0 or 1.
+    pub closed: u8,
+    pub(super) spare: u16,
+    /// Lots that were drawn for the pot.
+    pub lots: u32,
+    /// Settings of its game type.
+    pub settings: u64,
+    /// What waits for the winner.
+    pub pot: u64,
+    /// [`PlayerSlot::mark`] of whoever would win the pot now; 0 = nobody.
+    pub winner: u32,
+    pub(super) spare_more: u32,
+    pub(super) room: [u64; 2],
+    /// Bank of each team, team 1 first.
+    pub banks: [u64; TEAMS],
+    /// Tickets that each team holds, team 1 first.
+    pub tiles: [u32; TEAMS],
+}
+
+impl Hunt {
+    /// The hunt of a domain key, which nobody has opened.
+    #[must_use]
+    pub fn new(domain: u64) -> Self {
+        Self { domain, ..Self::default() }
+    }
+
+    /// Its domain key.
+    #[must_use]
+    pub const fn domain(&self) -> u64 {
+        self.domain
+    }
+
+    /// Whether it plays no more at this second of log time.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_over(&self, log_time_s: u32) -> bool {
+        self.closed != 0 || (self.ends_s != 0 && self.ends_s <= log_time_s)
+    }
+
+    /// Bank of a team; `None` for none.
+    #[must_use]
+    pub fn bank_mut(&mut self, team: u8) -> Option<&mut u64> {
+        self.banks.get_mut(usize::from(team).checked_sub(1)?)
+    }
+
+    /// A team holds one ticket more. It cannot hold more than there are cells.
+    pub fn gain_tile(&mut self, team: u8) {
+        if let Some(tiles) = tile_of(&mut self.tiles, team) {
+            *tiles = tiles.saturating_add(1);
+        }
+    }
+
+    /// A team holds one ticket less.
+    pub fn lose_tile(&mut self, team: u8) {
+        if let Some(tiles) = tile_of(&mut self.tiles, team) {
+            *tiles = tiles.saturating_sub(1);
+        }
+    }
+
+    /// Whether the bytes that mean nothing are 0.
+    pub(super) const fn is_sound(&self) -> bool {
+        matches!((self.spare, self.spare_more, self.room), (0, 0, [0, 0])) && self.closed <= 1
+    }
+}
+
+fn tile_of(tiles: &mut [u32; TEAMS], team: u8) -> Option<&mut u32> {
+    tiles.get_mut(usize::from(team).checked_sub(1)?)
+}
+
+/// What a [`Definition`] defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DefinitionKind {
+    /// A quest: its graph is the payload, what it pays the argument.
+    Quest = 1,
+    /// A treasure type: opaque bytes.
+    Treasure = 2,
+}
+
+/// A quest or treasure type of a hunt, 544 bytes.
+///
+/// ```text
+///  0    8      10     11     12        16      18     20        24         32
+///  | id | hunt | kind | zero | version | bytes | zero | zero | argument | payload, 512 bytes
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Definition {
+    /// What it is called in its hunt.
+    pub id: u64,
+    pub(super) hunt: u16,
+    pub(super) kind: u8,
+    pub(super) spare: u8,
+    /// Counted from 1.
+    pub version: u32,
+    bytes: u16,
+    spare_more: [u16; 3],
+    /// Argument of the event that defined it.
+    pub argument: u64,
+    payload: [u8; EVENT_PAYLOAD_BYTES_MAX],
+}
+
+impl Definition {
+    /// A definition of version `version`; a payload of more than 512 bytes, which no
+    /// event has, is cut.
+    #[must_use]
+    pub fn new(
+        hunt: HuntId,
+        kind: DefinitionKind,
+        id: u64,
+        version: u32,
+        argument: u64,
+        payload: &[u8],
+    ) -> Self {
+        let mut kept = [0; EVENT_PAYLOAD_BYTES_MAX];
+        let bytes = payload.len().min(EVENT_PAYLOAD_BYTES_MAX);
+        kept[..bytes].copy_from_slice(&payload[..bytes]);
+        Self {
+            id,
+            hunt: hunt.0,
+            kind: kind as u8,
+            spare: 0,
+            version,
+            bytes: bytes as u16,
+            spare_more: [0; 3],
+            argument,
+            payload: kept,
+        }
+    }
+
+    /// The payload of the event that defined it.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload[..usize::from(self.bytes).min(EVENT_PAYLOAD_BYTES_MAX)]
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        matches!((self.kind, self.spare, self.spare_more), (1 | 2, 0, [0, 0, 0]))
+            && self.version > 0
+            && usize::from(self.bytes) <= EVENT_PAYLOAD_BYTES_MAX
+    }
+
+    /// What it is found by, beside its hunt.
+    pub(super) const fn key(kind: u8, id: u64) -> u64 {
+        id.wrapping_add((kind as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// What a [`Deed`] records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DeedKind {
+    /// Nodes of a quest: the book is its id.
+    Quest = 1,
+    /// Rewards that were issued: the book is their number without its last byte.
+    Reward = 2,
+}
+
+/// Marks of one player in one book, 256 of them, 80 bytes.
+///
+/// ```text
+///  0      8        12     13        14     16     48
+///  | book | player | kind | is_ended | zero | done | paid
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Deed {
+    pub(super) book: u64,
+    pub(super) player: u32,
+    pub(super) kind: u8,
+    /// Whether the end of the quest was paid: 0 or 1.
+    pub ended: u8,
+    pub(super) spare: u16,
+    /// What the player has passed, a bit each.
+    pub done: [u64; 4],
+    /// What was paid, a bit each; never taken back.
+    pub paid: [u64; 4],
+}
+
+impl Deed {
+    /// A book without marks.
+    #[must_use]
+    pub const fn new(player: PlayerSlot, kind: DeedKind, book: u64) -> Self {
+        Self {
+            book,
+            player: player.0,
+            kind: kind as u8,
+            ended: 0,
+            spare: 0,
+            done: [0; 4],
+            paid: [0; 4],
+        }
+    }
+
+    /// The book.
+    #[must_use]
+    pub const fn book(&self) -> u64 {
+        self.book
+    }
+
+    /// Whose marks they are.
+    #[must_use]
+    pub const fn player(&self) -> PlayerSlot {
+        PlayerSlot(self.player)
+    }
+
+    pub(super) const fn is_sound(&self) -> bool {
+        matches!((self.kind, self.ended, self.spare), (1 | 2, 0 | 1, 0))
+    }
+
+    /// What it is found by.
+    pub(super) const fn key(player: u32, kind: u8, book: u64) -> u64 {
+        book.rotate_left(20).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ (player as u64) << 8
+            ^ kind as u64
+    }
+}
+
+/// Words of a record in the arena.
+pub(super) const HUNT_WORDS: usize = size_of::<Hunt>() / 8;
+/// Words of a record in the arena.
+pub(super) const DEFINITION_WORDS: usize = size_of::<Definition>() / 8;
+/// Words of a record in the arena.
+pub(super) const DEED_WORDS: usize = size_of::<Deed>() / 8;
 /// Words of a record in the arena.
 pub(super) const TALLY_WORDS: usize = size_of::<Tally>() / 8;
 /// Words of a record in the arena.
@@ -279,6 +553,9 @@ pub(super) const PLAYER_WORDS: usize = size_of::<Player>() / 8;
 const _: () = {
     assert!(size_of::<Cell>() == 24 && align_of::<Cell>() == 8);
     assert!(size_of::<Player>() == 64 && align_of::<Player>() == 8);
+    assert!(size_of::<Hunt>() == 256 && align_of::<Hunt>() == 8);
+    assert!(size_of::<Definition>() == 544 && align_of::<Definition>() == 8);
+    assert!(size_of::<Deed>() == 80 && align_of::<Deed>() == 8);
     assert!(veltrix_abi::kinds::ITEM_TYPES as usize == 8);
     assert!(REWARD_MAX < 1 << 24);
 };

@@ -14,7 +14,7 @@ type Cells = BTreeMap<(u16, u64), Cell>;
 type Players = BTreeMap<(u16, u64), Player>;
 
 fn limits(cells_max: u32, players_max: u32, hunts_max: u16) -> IndexLimits {
-    IndexLimits { cells_max, players_max, hunts_max }
+    IndexLimits { cells_max, players_max, hunts_max, definitions_max: 8, deeds_max: 8 }
 }
 
 /// An index with hunts 0..n of domain keys 100..100+n.
@@ -244,7 +244,7 @@ impl Pair {
         let mut restored = Index::restore(self.index.limits(), &image).unwrap();
         check_cells(&restored, &cells);
         check_players(&restored, &players);
-        assert_eq!(restored.hunts(), self.index.hunts());
+        assert!(restored.hunts().eq(self.index.hunts()));
         // It goes on from there.
         let key = |id: u64| (0, id);
         if let Some(id) = (0..).find(|id| !cells.contains_key(&key(*id)))
@@ -367,7 +367,10 @@ proptest! {
         lens in [0..9u32, 0..9u32, 0..9u32],
         cells in prop::collection::vec((0..4u64, 0..4u16, 0..4u32, 0..5u32), 8),
         players in prop::collection::vec((0..4u64, 0..4u16, 0..2u16), 8),
-        hunts in prop::collection::vec(0..4u64, 8),
+        hunts in prop::collection::vec((0..4u64, 0..3u32, 0..2u16), 8),
+        definitions in prop::collection::vec((0..3u16, 1..3u8, 0..4u64, 0..2u8), 8),
+        deeds in prop::collection::vec((0..9u32, 1..3u8, 0..4u64, 0..2u16), 8),
+        more in [0..9u32, 0..9u32],
     ) {
         let limits = limits(8, 8, 8);
         let mut image = IndexImage::new(&limits).unwrap();
@@ -375,11 +378,21 @@ proptest! {
         for (record, (id, hunt, claimed_by, what)) in image.cells.iter_mut().zip(cells) {
             *record = Cell { id, hunt, claimed_by, what, ..Cell::default() };
         }
-        for (record, (player, hunt, spare)) in image.players.iter_mut().zip(players) {
-            let spare = [0, 0, spare];
-            *record = Player { player, hunt, spare, ..Player::default() };
+        for (record, (player, hunt, team)) in image.players.iter_mut().zip(players) {
+            *record = Player { player, hunt, team: team as u8 * 16, ..Player::default() };
         }
-        image.hunts.copy_from_slice(&hunts);
+        for (record, (domain, winner, spare)) in image.hunts.iter_mut().zip(hunts) {
+            *record = Hunt { winner, spare, ..Hunt::new(domain) };
+        }
+        [image.definitions_len, image.deeds_len] = more;
+        for (record, (hunt, kind, id, spare)) in image.definitions.iter_mut().zip(definitions) {
+            *record = Definition::new(HuntId(hunt), DefinitionKind::Quest, id, 1, 0, &[]);
+            (record.kind, record.spare) = (kind, spare);
+        }
+        for (record, (player, kind, book, spare)) in image.deeds.iter_mut().zip(deeds) {
+            let new = Deed::new(PlayerSlot(player), DeedKind::Quest, book);
+            *record = Deed { kind, spare, ..new };
+        }
         if let Ok(index) = Index::restore(&limits, &image) {
             prop_assert!(index.cells().all(|c| index.cell_slot(c.hunt(), c.id()).is_some()));
             (0..8).for_each(|hunt| check_board(&index, HuntId(hunt)));
@@ -469,11 +482,11 @@ fn hunts_end_at_their_limit() {
             assert!(index.hunt_insert(domain).is_ok());
         }
     }
-    assert_eq!(index.hunts(), [7, 0, u64::MAX]);
+    assert!(index.hunts().map(Hunt::domain).eq([7, 0, u64::MAX]));
     assert_eq!(index.hunt_insert(8), Err(Full::Hunts(3)));
     assert_eq!(index.hunt(8), None);
     let hunt = index.hunt(0).unwrap();
-    assert_eq!((hunt.number(), index.domain(hunt)), (1, 0));
+    assert_eq!((hunt.number(), index.hunt_record(hunt).domain()), (1, 0));
     assert_eq!(index.cell_insert(cell(0, 1, 1)), Err(Full::Cells(0)));
     assert_eq!(index.player_insert(Player::new(hunt, 1)), Err(Full::Players(0)));
 }

@@ -26,7 +26,13 @@ const NOW_MS: u64 = 1_700_000_000_000;
 
 pub(super) fn limits() -> PartitionLimits {
     PartitionLimits {
-        index: IndexLimits { cells_max: 200, players_max: 500, hunts_max: 16 },
+        index: IndexLimits {
+            cells_max: 200,
+            players_max: 500,
+            hunts_max: 16,
+            definitions_max: 16,
+            deeds_max: 100,
+        },
         dedupe: DedupeLimits { keys_max: 20_000, window_ms: 60_000 },
     }
 }

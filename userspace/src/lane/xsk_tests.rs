@@ -379,6 +379,8 @@ fn a_turn_with_a_log_allocates_nothing() {
                 cells_max: limits().index.cells_max,
                 players_max: limits().index.players_max,
                 hunts_max: limits().index.hunts_max,
+                definitions_max: limits().index.definitions_max,
+                deeds_max: limits().index.deeds_max,
                 dedupe_keys_max: limits().dedupe.keys_max,
                 dedupe_window_ms: limits().dedupe.window_ms,
             },

@@ -26,7 +26,7 @@ pub use super::datadir::{DataDir, FormatOptions, random_u64, sizes_for};
 /// Version of the directory's layout, of every format in it, and of the rules
 /// that its log is replayed by: with kinds of events that were `malformed` when
 /// they were judged, a replay would end elsewhere.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 /// Name of the file with the facts.
 pub const SUPERBLOCK_FILE: &str = "superblock.json";
 /// Its name while it is written.
@@ -59,6 +59,11 @@ pub struct Limits {
     pub players_max: u64,
     /// Hunts of one partition.
     pub hunts_max: u16,
+    /// Quests and treasure types of all hunts.
+    pub definitions_max: u64,
+    /// Deeds: a quest that a player has begun, or 256 rewards of a player whose
+    /// numbers differ in the last byte only.
+    pub deeds_max: u64,
     /// Idempotency keys remembered.
     pub dedupe_keys_max: u64,
     /// How long a key is remembered at least, while there is room, ms.
@@ -71,6 +76,8 @@ impl Default for Limits {
             cells_max: 2_000_000,
             players_max: 2_000_000,
             hunts_max: 4096,
+            definitions_max: 16_384,
+            deeds_max: 1_000_000,
             dedupe_keys_max: 4_000_000,
             dedupe_window_ms: 600_000,
         }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of the file.
 pub const MAGIC: [u8; 8] = *b"VLTXSNAP";
 /// Version written and understood here.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 /// First bytes of a block.
@@ -306,6 +306,10 @@ pub struct Limits {
     pub players_max: u32,
     /// Most hunts.
     pub hunts_max: u16,
+    /// Most quests and treasure types.
+    pub definitions_max: u32,
+    /// Most deeds.
+    pub deeds_max: u32,
     /// Idempotency keys held.
     pub dedupe_keys_max: u32,
     /// How long a key is remembered, ms.

@@ -7,13 +7,16 @@ use super::sections::{Image, Section, SectionKind, StateHead, Target};
 use crate::apply::{Digest, PartitionImage};
 use crate::base::table::Table;
 use crate::dedupe::DedupeImage;
-use crate::index::{Cell, Player};
+use crate::index::{Cell, Deed, Definition, Hunt, Player};
 
 /// Bytes of one idempotency key.
 const KEY_BYTES: u32 = 16;
 /// Bytes of a record, where they are the table's own.
 const CELL_BYTES: u32 = size_of::<Cell>() as u32;
 const PLAYER_BYTES: u32 = size_of::<Player>() as u32;
+const HUNT_BYTES: u32 = size_of::<Hunt>() as u32;
+const DEFINITION_BYTES: u32 = size_of::<Definition>() as u32;
+const DEED_BYTES: u32 = size_of::<Deed>() as u32;
 
 fn live<T: IntoBytes + Immutable>(table: &[T], len: u32) -> &[u8] {
     table[..table.len().min(len as usize)].as_bytes()
@@ -47,9 +50,15 @@ impl Image for PartitionImage {
         let section = |kind, record_bytes, bytes| Section { kind, index: 0, record_bytes, bytes };
         let index = &self.index;
         let mut sections = vec![
-            section(SectionKind::Hunts, 8, live(&index.hunts, index.hunts_len)),
+            section(SectionKind::Hunts, HUNT_BYTES, live(&index.hunts, index.hunts_len)),
             section(SectionKind::Cells, CELL_BYTES, live(&index.cells, index.cells_len)),
             section(SectionKind::Players, PLAYER_BYTES, live(&index.players, index.players_len)),
+            section(
+                SectionKind::Definitions,
+                DEFINITION_BYTES,
+                live(&index.definitions, index.definitions_len),
+            ),
+            section(SectionKind::Deeds, DEED_BYTES, live(&index.deeds, index.deeds_len)),
             section(SectionKind::DedupeState, 1, self.dedupe.state()),
             section(SectionKind::DedupeSlices, 1, self.dedupe.slices()),
         ];
@@ -68,9 +77,11 @@ impl Image for PartitionImage {
         self.epoch = head.epoch;
         self.log_time_ns = head.log_time_ns;
         self.digest = Digest { outcomes: head.digest_outcomes, state: head.digest_state };
-        self.index.hunts_len = records(sections, SectionKind::Hunts, 8)?;
+        self.index.hunts_len = records(sections, SectionKind::Hunts, HUNT_BYTES)?;
         self.index.cells_len = records(sections, SectionKind::Cells, CELL_BYTES)?;
         self.index.players_len = records(sections, SectionKind::Players, PLAYER_BYTES)?;
+        self.index.definitions_len = records(sections, SectionKind::Definitions, DEFINITION_BYTES)?;
+        self.index.deeds_len = records(sections, SectionKind::Deeds, DEED_BYTES)?;
         let wanted = [
             (SectionKind::DedupeState, self.dedupe.state().len()),
             (SectionKind::DedupeSlices, self.dedupe.slices().len()),
@@ -110,6 +121,8 @@ impl Target for PartitionImage {
             SectionKind::Hunts => part(&mut self.index.hunts, offset, bytes),
             SectionKind::Cells => part(&mut self.index.cells, offset, bytes),
             SectionKind::Players => part(&mut self.index.players, offset, bytes),
+            SectionKind::Definitions => part(&mut self.index.definitions, offset, bytes),
+            SectionKind::Deeds => part(&mut self.index.deeds, offset, bytes),
             SectionKind::DedupeState => range(self.dedupe.state_mut(), offset, bytes),
             SectionKind::DedupeSlices => range(self.dedupe.slices_mut(), offset, bytes),
             SectionKind::DedupeKeys => {

@@ -35,6 +35,8 @@ impl Identity {
                 cells_max: limits.index.cells_max,
                 players_max: limits.index.players_max,
                 hunts_max: limits.index.hunts_max,
+                definitions_max: limits.index.definitions_max,
+                deeds_max: limits.index.deeds_max,
                 dedupe_keys_max: limits.dedupe.keys_max,
                 dedupe_window_ms: limits.dedupe.window_ms,
             },
@@ -62,11 +64,17 @@ impl Identity {
             });
         }
         let (found, expected) = (&manifest.limits, &self.limits);
-        let pairs: [(&'static str, u64, u64); 6] = [
+        let pairs: [(&'static str, u64, u64); 8] = [
             ("partitions", header.partitions.into(), self.partitions.into()),
             ("cells_max a partition", found.cells_max.into(), expected.cells_max.into()),
             ("players_max a partition", found.players_max.into(), expected.players_max.into()),
             ("hunts_max a partition", found.hunts_max.into(), expected.hunts_max.into()),
+            (
+                "definitions_max a partition",
+                found.definitions_max.into(),
+                expected.definitions_max.into(),
+            ),
+            ("deeds_max a partition", found.deeds_max.into(), expected.deeds_max.into()),
             (
                 "dedupe_keys_max a partition",
                 found.dedupe_keys_max.into(),
@@ -96,6 +104,8 @@ pub fn partition_limits(superblock: &Superblock) -> PartitionLimits {
             cells_max: share(limits.cells_max),
             players_max: share(limits.players_max),
             hunts_max: limits.hunts_max,
+            definitions_max: share(limits.definitions_max),
+            deeds_max: share(limits.deeds_max),
         },
         dedupe: crate::dedupe::DedupeLimits {
             keys_max: share(limits.dedupe_keys_max),

@@ -7,7 +7,7 @@ use super::format::{PartitionEntry, SectionEntry};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum SectionKind {
-    /// Domain keys of the hunts, by slot.
+    /// Hunts, by number.
     Hunts = 1,
     /// Cells, by slot.
     Cells = 2,
@@ -19,6 +19,10 @@ pub enum SectionKind {
     DedupeSlices = 5,
     /// Idempotency keys: one section a generation that has any.
     DedupeKeys = 6,
+    /// Quests and treasure types, by slot.
+    Definitions = 7,
+    /// Deeds of players, by slot.
+    Deeds = 8,
 }
 
 impl SectionKind {
@@ -30,6 +34,8 @@ impl SectionKind {
         Self::DedupeState,
         Self::DedupeSlices,
         Self::DedupeKeys,
+        Self::Definitions,
+        Self::Deeds,
     ];
 
     /// Code in a block.
@@ -48,6 +54,8 @@ impl SectionKind {
             Self::DedupeState => "dedupe-state",
             Self::DedupeSlices => "dedupe-slices",
             Self::DedupeKeys => "dedupe-keys",
+            Self::Definitions => "definitions",
+            Self::Deeds => "deeds",
         }
     }
 

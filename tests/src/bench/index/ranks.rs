@@ -54,7 +54,13 @@ pub struct RankNumbers {
 ///
 /// Memory that cannot be had; wrong answers.
 pub fn measure(players: u32) -> Result<RankNumbers> {
-    let limits = IndexLimits { cells_max: 0, players_max: players, hunts_max: 1 };
+    let limits = IndexLimits {
+        cells_max: 0,
+        players_max: players,
+        hunts_max: 1,
+        definitions_max: 16,
+        deeds_max: 100,
+    };
     let mut index = Index::new(&limits)?;
     let hunt = index.hunt_insert(1)?;
     let mut random = Random(3);

@@ -25,7 +25,13 @@ impl Scale {
     /// What one of its partitions may hold: exactly what it is given.
     #[must_use]
     pub fn limits(&self) -> IndexLimits {
-        IndexLimits { cells_max: self.cells, players_max: self.players, hunts_max: 4_096 }
+        IndexLimits {
+            cells_max: self.cells,
+            players_max: self.players,
+            hunts_max: 4_096,
+            definitions_max: 16,
+            deeds_max: 100,
+        }
     }
 }
 

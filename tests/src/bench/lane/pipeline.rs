@@ -29,6 +29,8 @@ pub fn limits(scale: &Scale) -> PartitionLimits {
             cells_max: scale.cells().div_ceil(partitions) as u32,
             players_max: scale.players().div_ceil(partitions) as u32,
             hunts_max: scale.hunts_per_partition as u16,
+            definitions_max: 16,
+            deeds_max: 100,
         },
         dedupe: DedupeLimits {
             keys_max: scale.keys.div_ceil(u32::from(PARTITIONS)),

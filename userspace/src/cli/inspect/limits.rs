@@ -37,6 +37,8 @@ pub fn facts(superblock: &Superblock) -> Value {
         "cells_max": limits.cells_max,
         "players_max": limits.players_max,
         "hunts_max": limits.hunts_max,
+        "definitions_max": limits.definitions_max,
+        "deeds_max": limits.deeds_max,
         "dedupe_keys_max": limits.dedupe_keys_max,
         "dedupe_window_ms": limits.dedupe_window_ms,
     })
@@ -54,6 +56,8 @@ pub(super) fn run(args: &Looked) -> Result<ExitStatus, CliError> {
         "cells_max": limits.index.cells_max,
         "players_max": limits.index.players_max,
         "hunts_max": limits.index.hunts_max,
+        "definitions_max": limits.index.definitions_max,
+        "deeds_max": limits.index.deeds_max,
         "dedupe_keys_max": limits.dedupe.keys_max,
     });
     let parts = memory(superblock);

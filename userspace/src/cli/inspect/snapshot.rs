@@ -140,7 +140,7 @@ fn records(partition: &Partition, lines: &mut Lines) {
         lines.push(&json!({
             "record": "cell",
             "partition": number,
-            "domain": index.domain(cell.hunt()),
+            "domain": index.hunt_record(cell.hunt()).domain(),
             "cell": cell.id(),
             "kind": cell.kind().map(kind_name),
             "item": cell.item(),
@@ -154,7 +154,7 @@ fn records(partition: &Partition, lines: &mut Lines) {
         lines.push(&json!({
             "record": "player",
             "partition": number,
-            "domain": index.domain(player.hunt()),
+            "domain": index.hunt_record(player.hunt()).domain(),
             "player": player.player(),
             "wallet": player.wallet,
             "score": player.score,

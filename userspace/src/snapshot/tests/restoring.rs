@@ -21,7 +21,13 @@ const PARTITIONS: u16 = 4;
 const START_MS: u64 = 1_700_000_000_000;
 
 const STATE: PartitionLimits = PartitionLimits {
-    index: IndexLimits { cells_max: 500, players_max: 500, hunts_max: 20 },
+    index: IndexLimits {
+        cells_max: 500,
+        players_max: 500,
+        hunts_max: 20,
+        definitions_max: 16,
+        deeds_max: 100,
+    },
     dedupe: DedupeLimits { keys_max: 2_000, window_ms: 60_000 },
 };
 
@@ -30,6 +36,8 @@ const WHOSE: Identity = Identity {
         cells_max: 500,
         players_max: 500,
         hunts_max: 20,
+        definitions_max: 16,
+        deeds_max: 100,
         dedupe_keys_max: 2_000,
         dedupe_window_ms: 60_000,
     },

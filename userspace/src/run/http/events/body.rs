@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use veltrix_abi::kinds::{
     CELL_BITS, EventKind, Hotspot, HotspotKind, ITEM_TYPES, LIFETIME_S_MAX, REWARD_MAX,
 };
+use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_client::{Event, Uuid};
 
 use super::super::game::kind_name;
@@ -51,18 +52,14 @@ pub fn parse(body: &[u8]) -> Result<Taken, Refused> {
 
 fn one(at: usize, value: &Value) -> Result<(Event, Option<Uuid>), Refused> {
     let place = format!("events[{at}]");
-    let known = ["kind", "player", "subject", "argument", "key", "hotspot"];
+    let known = ["kind", "player", "subject", "argument", "key", "hotspot", "payload"];
     let fields = Fields::of(&place, value, &known)?;
     let kind = fields.word("kind", EventKind::ALL, |kind| kind.label())?;
     let player = fields.number("player", u64::MAX)?.ok_or_else(|| fields.missing("player"))?;
-    let names_a_cell = !matches!(
-        kind,
-        EventKind::WalletCredit | EventKind::WalletSpend | EventKind::WalletTransfer
-    );
-    let subject_max = if names_a_cell { (1 << CELL_BITS) - 1 } else { u64::MAX };
+    let subject_max = if kind.names_a_cell() { (1 << CELL_BITS) - 1 } else { u64::MAX };
     let subject = match (fields.number("subject", subject_max)?, kind) {
         (Some(subject), _) => subject,
-        (None, EventKind::WalletCredit | EventKind::WalletSpend) => 0,
+        (None, kind) if kind.names_nothing() => 0,
         (None, _) => return Err(fields.missing("subject")),
     };
     let argument = fields.number("argument", u64::MAX)?;
@@ -81,8 +78,32 @@ fn one(at: usize, value: &Value) -> Result<(Event, Option<Uuid>), Refused> {
         }
         (_, None, argument) => argument.unwrap_or(0),
     };
+    let payload = match fields.map.get("payload") {
+        None => Vec::new(),
+        Some(value) => payload(&place, value)?,
+    };
     let key = fields.key()?;
-    Ok((Event::new(player, kind.code(), subject).argument(argument), key))
+    let event = Event::new(player, kind.code(), subject).argument(argument).payload(payload);
+    Ok((event, key))
+}
+
+/// Text as its bytes, or the bytes as numbers.
+fn payload(place: &str, value: &Value) -> Result<Vec<u8>, Refused> {
+    let bytes: Option<Vec<u8>> = match value {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Array(numbers) => numbers
+            .iter()
+            .map(|number| number.as_u64().and_then(|number| u8::try_from(number).ok()))
+            .collect(),
+        _ => None,
+    };
+    let bytes = bytes.filter(|bytes| bytes.len() <= EVENT_PAYLOAD_BYTES_MAX);
+    bytes.ok_or_else(|| {
+        Refused::bad(
+            format!("{place}.payload is {value}, wanted text or bytes, at most 512 of them"),
+            "send \"payload\": \"text\", or \"payload\": [1, 2, 3]",
+        )
+    })
 }
 
 /// The argument that describes a hotspot.

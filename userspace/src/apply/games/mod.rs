@@ -1,0 +1,232 @@
+//! Game types: what is different from hunt to hunt.
+//!
+//! A hunt is opened as a game of some type. What all hunts share are the rules of
+//! [`super::rules`]; a game type is asked at the points where they differ, and says
+//! something about them: nothing it does can touch an index, a clock or a log.
+//!
+//! | asked | by which events | what it answers |
+//! |---|---|---|
+//! | [`GameType::takes`] | hunt-open | whether length and settings make sense |
+//! | [`GameType::is_in_teams`] | player-join, bank-*, whatever pays | whether players play in teams, which have a bank |
+//! | [`GameType::factor`] | whatever pays points | what points are multiplied by now |
+//! | [`GameType::payee`] | use-key, claim | whose the currency is |
+//! | [`GameType::holds_ground`] | claim | whether a ticket that one team holds can be claimed by another |
+//! | [`GameType::quest_before`] | checkpoint | which quest must have been ended before |
+//!
+//! **A seventh game type** is one file here and one row in [`GAMES`]. Say points of
+//! the first minute count double:
+//!
+//! ```text
+//! // early_bird.rs
+//! pub struct EarlyBird;
+//!
+//! impl GameType for EarlyBird {
+//!     fn factor(&self, hunt: &Hunt, log_time_s: u32) -> u32 {
+//!         if log_time_s.saturating_sub(hunt.opened_s) < 60 { 2 } else { 1 }
+//!     }
+//! }
+//!
+//! // mod.rs
+//! row(7, "early-bird", "Points of the first minute count double.", &EarlyBird),
+//! ```
+//!
+//! A new row changes how logs are replayed: raise
+//! [`crate::log::superblock::FORMAT_VERSION`].
+
+mod free_roam;
+mod quest_chain;
+mod raffle_drop;
+mod team_hunt;
+mod territory;
+mod timed_race;
+
+use veltrix_abi::kinds::HuntSetup;
+
+use crate::index::Hunt;
+
+/// Whose the currency is that a chest or a ticket pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payee {
+    /// The player's wallet.
+    Wallet,
+    /// The bank of the player's team.
+    Bank,
+    /// The pot, which one of those who paid into it wins when the hunt is closed.
+    Pot,
+}
+
+/// What a game type says of the rules; whatever it is silent about is as in a
+/// free-roam hunt.
+pub trait GameType: Sync {
+    /// Whether a hunt can be set up so. Without settings, if nothing else is said.
+    fn takes(&self, setup: &HuntSetup) -> bool {
+        setup.settings == 0
+    }
+
+    /// Whether players play in teams. Then nothing is paid to a player without one.
+    fn is_in_teams(&self) -> bool {
+        false
+    }
+
+    /// What points are multiplied by at this second of log time, 1 to 15.
+    fn factor(&self, _hunt: &Hunt, _log_time_s: u32) -> u32 {
+        1
+    }
+
+    /// Whose the currency is that a chest or a ticket pays.
+    fn payee(&self) -> Payee {
+        Payee::Wallet
+    }
+
+    /// Whether teams hold the tickets they have claimed: it is counted how many, and
+    /// any other team may claim them from there.
+    fn holds_ground(&self) -> bool {
+        false
+    }
+
+    /// The quest that a player must have ended before `quest`.
+    fn quest_before(&self, _quest: u64) -> Option<u64> {
+        None
+    }
+}
+
+/// One game type.
+pub struct GameRow {
+    /// What [`HuntSetup::game`] calls it.
+    pub code: u8,
+    /// Name in documents and answers.
+    pub name: &'static str,
+    /// One sentence for the documentation.
+    pub doc: &'static str,
+    /// What it says of the rules.
+    pub rules: &'static dyn GameType,
+}
+
+const fn row(
+    code: u8,
+    name: &'static str,
+    doc: &'static str,
+    rules: &'static dyn GameType,
+) -> GameRow {
+    GameRow { code, name, doc, rules }
+}
+
+/// Every game type there is, in order of their codes, which count from 1. No
+/// length and no settings, if a row says nothing of them.
+pub static GAMES: [GameRow; 6] = [
+    row(
+        1,
+        "free-roam",
+        "Everybody for themselves. A hunt that nobody has opened is played so.",
+        &free_roam::FreeRoam,
+    ),
+    row(
+        2,
+        "timed-race",
+        "Has a length and rounds; in bonus rounds points are multiplied. Settings: bits 0..16 seconds of a round, 16..24 every which round is a bonus round (2 to 255), 24..28 the factor (2 to 15).",
+        &timed_race::TimedRace,
+    ),
+    row(
+        3,
+        "team-hunt",
+        "In teams. What chests and tickets pay goes to the bank of the team, from which its players withdraw.",
+        &team_hunt::TeamHunt,
+    ),
+    row(
+        4,
+        "territory",
+        "In teams. A ticket is held by the team that claimed it last, and any other may take it from there.",
+        &territory::Territory,
+    ),
+    row(
+        5,
+        "quest-chain",
+        "Quests are passed in order of their ids: each wants the one before ended, but 0 and 1.",
+        &quest_chain::QuestChain,
+    ),
+    row(
+        6,
+        "raffle-drop",
+        "What chests and tickets pay goes into a pot. Each is a lot; one of them, all alike, wins the pot when the hunt is closed.",
+        &raffle_drop::RaffleDrop,
+    ),
+];
+
+/// The game type of a code; `None` for one that does not exist.
+#[must_use]
+pub fn known(code: u8) -> Option<&'static GameRow> {
+    GAMES.get(usize::from(code).checked_sub(1)?)
+}
+
+/// The rules a hunt is played by.
+#[inline(always)]
+pub(super) fn of(hunt: &Hunt) -> &'static dyn GameType {
+    // Nobody has opened it, or it was opened as free-roam.
+    let at = usize::from(hunt.game).saturating_sub(1);
+    GAMES.get(at).map_or(&free_roam::FreeRoam, |row| row.rules)
+}
+
+/// The number by which a lot is drawn: the lot that is the `n`-th wins the pot from
+/// those before it when this is a multiple of `n`, so each of them is left with the
+/// same chance. XXH3-64 of key, epoch and log time in nanoseconds, little-endian:
+/// whoever has the log can check it, and who chooses a key does not know the others.
+#[must_use]
+pub fn lot(key: &[u8; 16], epoch: u64, log_time_ns: u64) -> u64 {
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(key);
+    bytes[16..24].copy_from_slice(&epoch.to_le_bytes());
+    bytes[24..].copy_from_slice(&log_time_ns.to_le_bytes());
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_the_places_of_the_rows() {
+        for (row, code) in GAMES.iter().zip(1..) {
+            assert_eq!(row.code, code, "{}", row.name);
+            assert_eq!(known(code).map(|row| row.name), Some(row.name));
+        }
+        assert!(known(0).is_none() && known(GAMES.len() as u8 + 1).is_none());
+        let mut names: Vec<_> = GAMES.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), GAMES.len());
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_are_not_taken() {
+        for row in &GAMES {
+            let setup = HuntSetup { game: row.code, length_s: 0, settings: 1 };
+            assert!(!row.rules.takes(&setup), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_lot_has_the_same_chance() {
+        // Ten lots, drawn ten thousand times with different keys: each wins about
+        // a thousand; the deviation is 30.
+        let mut wins = [0u32; 10];
+        for round in 0..10_000u64 {
+            let mut winner = 0;
+            for n in 1..=10u64 {
+                let mut key = [7; 16];
+                key[..8].copy_from_slice(&(round * 10 + n).to_le_bytes());
+                if lot(&key, 5, 1_000_000_007).is_multiple_of(n) {
+                    winner = n as usize - 1;
+                }
+            }
+            wins[winner] += 1;
+        }
+        assert!(wins.iter().all(|won| (800..1_200).contains(won)), "{wins:?}");
+    }
+
+    #[test]
+    fn a_lot_depends_on_all_it_is_drawn_from() {
+        let all =
+            [lot(&[1; 16], 2, 3), lot(&[9; 16], 2, 3), lot(&[1; 16], 9, 3), lot(&[1; 16], 2, 9)];
+        assert!((1..4).all(|i| all[i] != all[0]));
+    }
+}
