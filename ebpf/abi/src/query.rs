@@ -15,7 +15,7 @@
 //! about the hunt that its domain names. The zeros behind the queries are room
 //! for the answer, which is never larger than the query.
 
-use crate::kinds::{CELL_BITS, HotspotKind};
+use crate::kinds::{CELL_BITS, HotspotKind, TEAMS};
 use crate::outcomes::codes;
 use crate::wire::{put, u16_at, u32_at, u64_at};
 
@@ -340,7 +340,7 @@ impl EntryHead {
     }
 }
 
-/// A row of an entry: 32 or 56 bytes, written and read without knowing more.
+/// A row of an entry: 32, 56 or 256 bytes, written and read without knowing more.
 pub trait Row: Sized {
     /// Bytes of a row.
     const BYTES: usize;
@@ -354,8 +354,8 @@ pub trait Row: Sized {
 /// What a player owns: 56 bytes.
 ///
 /// ```text
-///  0        8        16      24            32              48     52
-///  | player | wallet | score | score_epoch | 8 x item count | rank | zero
+///  0        8        16      24            32              48     52     53     54     56
+///  | player | wallet | score | score_epoch | 8 x item count | rank | team | power | zero |
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlayerRow {
@@ -371,6 +371,10 @@ pub struct PlayerRow {
     pub inventory: [u16; 8],
     /// Rank on the leaderboard, from 1; 0 without a score.
     pub rank: u32,
+    /// Team, from 1; 0 = none.
+    pub team: u8,
+    /// What a power-up multiplies the player's points by now; 0 = none is in force.
+    pub power: u8,
 }
 
 impl Row for PlayerRow {
@@ -385,7 +389,7 @@ impl Row for PlayerRow {
             put(out, 32 + 2 * item, count.to_le_bytes());
         }
         put(out, 48, self.rank.to_le_bytes());
-        put(out, 52, [0; 4]);
+        put(out, 52, [self.team, self.power, 0, 0]);
     }
 
     fn read(bytes: &[u8]) -> Self {
@@ -400,6 +404,8 @@ impl Row for PlayerRow {
             score_epoch: u64_at(bytes, 24),
             inventory,
             rank: u32_at(bytes, 48),
+            team: u16_at(bytes, 52) as u8,
+            power: (u16_at(bytes, 52) >> 8) as u8,
         }
     }
 }
@@ -509,43 +515,116 @@ impl Row for RankRow {
     }
 }
 
-/// What a hunt holds: 32 bytes.
+/// How a hunt stands, and what it holds: 256 bytes.
 ///
 /// ```text
-///  0       4         8        12     16            24     32
-///  | cells | players | ranked | zero | score_epoch | zero |
+///  0       4         8        12     13      14     16
+///  | cells | players | ranked | game | state | zero | score_epoch ...
+///
+///  24         28       32     36     40    48       56     64           192          256
+///  | opened_s | ends_s | lots | zero | pot | winner | zero | 16 x bank | 16 x tiles |
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HuntRow {
     /// Cells with a hotspot, ended ones included.
     pub cells: u32,
-    /// Players that were given something.
+    /// Players that were given something, or joined.
     pub players: u32,
     /// Players with a score.
     pub ranked: u32,
+    /// Code of its game type; 0 = nobody has opened it.
+    pub game: u8,
+    /// Whether it plays: code of a [`HuntPhase`].
+    pub phase: u8,
     /// Epoch of the last change of a score; 0 before the first.
     pub score_epoch: u64,
+    /// Second of log time, since the Unix epoch, at which it was opened; 0 = never.
+    pub opened_s: u32,
+    /// Second of log time from which it plays no more; 0 = when it is closed.
+    pub ends_s: u32,
+    /// Lots drawn for the pot.
+    pub lots: u32,
+    /// What waits for the winner.
+    pub pot: u64,
+    /// Player that would win the pot now, or has won it; means something where there
+    /// are lots.
+    pub winner: u64,
+    /// Bank of each team, team 1 first.
+    pub banks: [u64; TEAMS],
+    /// Tickets that each team holds, team 1 first.
+    pub tiles: [u32; TEAMS],
 }
 
+/// Whether a hunt plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HuntPhase {
+    /// It does.
+    Playing = 1,
+    /// Its time is up; it can still be closed.
+    Over = 2,
+    /// It is closed.
+    Closed = 3,
+}
+
+impl HuntRow {
+    /// Whether it plays; `None` for a code from a newer server.
+    #[must_use]
+    pub const fn phase(&self) -> Option<HuntPhase> {
+        match self.phase {
+            1 => Some(HuntPhase::Playing),
+            2 => Some(HuntPhase::Over),
+            3 => Some(HuntPhase::Closed),
+            _ => None,
+        }
+    }
+}
+
+const BANKS_AT: usize = 64;
+const TILES_AT: usize = BANKS_AT + 8 * TEAMS;
+
 impl Row for HuntRow {
-    const BYTES: usize = 32;
+    const BYTES: usize = TILES_AT + 4 * TEAMS;
 
     fn write(&self, out: &mut [u8]) {
+        out[..BANKS_AT].fill(0);
         put(out, 0, self.cells.to_le_bytes());
         put(out, 4, self.players.to_le_bytes());
         put(out, 8, self.ranked.to_le_bytes());
-        put(out, 12, [0; 4]);
+        put(out, 12, [self.game, self.phase]);
         put(out, 16, self.score_epoch.to_le_bytes());
-        put(out, 24, [0; 8]);
+        put(out, 24, self.opened_s.to_le_bytes());
+        put(out, 28, self.ends_s.to_le_bytes());
+        put(out, 32, self.lots.to_le_bytes());
+        put(out, 40, self.pot.to_le_bytes());
+        put(out, 48, self.winner.to_le_bytes());
+        for (team, (bank, tiles)) in self.banks.iter().zip(self.tiles).enumerate() {
+            put(out, BANKS_AT + 8 * team, bank.to_le_bytes());
+            put(out, TILES_AT + 4 * team, tiles.to_le_bytes());
+        }
     }
 
     fn read(bytes: &[u8]) -> Self {
-        Self {
+        let mut row = Self {
             cells: u32_at(bytes, 0),
             players: u32_at(bytes, 4),
             ranked: u32_at(bytes, 8),
+            game: u16_at(bytes, 12) as u8,
+            phase: (u16_at(bytes, 12) >> 8) as u8,
             score_epoch: u64_at(bytes, 16),
+            opened_s: u32_at(bytes, 24),
+            ends_s: u32_at(bytes, 28),
+            lots: u32_at(bytes, 32),
+            pot: u64_at(bytes, 40),
+            winner: u64_at(bytes, 48),
+            banks: [0; TEAMS],
+            tiles: [0; TEAMS],
+        };
+        for (team, (bank, tiles)) in row.banks.iter_mut().zip(&mut row.tiles).enumerate() {
+            *bank = u64_at(bytes, BANKS_AT + 8 * team);
+            *tiles = u32_at(bytes, TILES_AT + 4 * team);
         }
+        row
     }
 }
 

@@ -52,14 +52,16 @@ fn body(min_epoch: u64, queries: &[Query], room_bytes: usize) -> Vec<u8> {
 }
 
 fn player_row() -> impl Strategy<Value = PlayerRow> {
-    any::<(u64, u64, u64, u64, [u16; 8], u32)>().prop_map(
-        |(player, wallet, score, score_epoch, inventory, rank)| PlayerRow {
+    any::<(u64, u64, u64, u64, [u16; 8], u32, u8, u8)>().prop_map(
+        |(player, wallet, score, score_epoch, inventory, rank, team, power)| PlayerRow {
             player,
             wallet,
             score,
             score_epoch,
             inventory,
             rank,
+            team,
+            power,
         },
     )
 }
@@ -89,12 +91,29 @@ fn rank_row() -> impl Strategy<Value = RankRow> {
 }
 
 fn hunt_row() -> impl Strategy<Value = HuntRow> {
-    any::<(u32, u32, u32, u64)>().prop_map(|(cells, players, ranked, score_epoch)| HuntRow {
-        cells,
-        players,
-        ranked,
-        score_epoch,
-    })
+    let counts = any::<(u32, u32, u32, u8, u8, u64)>();
+    let pot = any::<(u32, u32, u32, u64, u64)>();
+    (counts, pot, any::<([u64; 16], [u32; 16])>()).prop_map(
+        |(
+            (cells, players, ranked, game, phase, score_epoch),
+            (opened_s, ends_s, lots, pot, winner),
+            (banks, tiles),
+        )| HuntRow {
+            cells,
+            players,
+            ranked,
+            game,
+            phase,
+            score_epoch,
+            opened_s,
+            ends_s,
+            lots,
+            pot,
+            winner,
+            banks,
+            tiles,
+        },
+    )
 }
 
 /// Rows of the type that a kind has.
@@ -252,7 +271,11 @@ proptest! {
             Wanted::Rank { around, .. } => 2 * usize::from(around) + 1,
         };
         let query = Query::of(&wanted);
-        let row_bytes = if query.kind == QueryKind::Player.code() { 56 } else { 32 };
+        let row_bytes = match wanted {
+            Wanted::Player(_) => 56,
+            Wanted::Hunt => 256,
+            _ => 32,
+        };
         let mut body = vec![0; QUERY_HEAD_BYTES + query.answer_bytes_max()];
         let rows = rows_max as u16;
         prop_assert!(rows <= ROWS_MAX);

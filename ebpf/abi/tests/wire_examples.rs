@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use veltrix_abi::kinds::{CELL_BITS, SCORE_MAX};
+use veltrix_abi::kinds::{CELL_BITS, EventKind, SCORE_MAX};
 use veltrix_abi::limits::{
     ACK_ENTRY_FIXED_BYTES, EVENT_FIXED_BYTES, EVENT_PAYLOAD_BYTES_MAX, HEADER_BYTES,
     PAYLOAD_BYTES_LIMIT, PAYLOAD_BYTES_MAX_DEFAULT, TAG_BYTES,
@@ -128,7 +128,15 @@ fn query() -> Vec<u8> {
 
 fn player_row() -> PlayerRow {
     let inventory = [0, 3, 0, 0, 0, 0, 0, 1];
-    PlayerRow { player: 7, wallet: 250, score: 120, score_epoch: 990, inventory, rank: 2 }
+    PlayerRow {
+        player: 7,
+        wallet: 250,
+        score: 120,
+        score_epoch: 990,
+        inventory,
+        rank: 2,
+        ..PlayerRow::default()
+    }
 }
 
 fn rank_rows() -> [RankRow; 2] {
@@ -399,7 +407,11 @@ fn the_fields_and_rows_of_a_query_are_what_its_kind_has() {
         assert_eq!(is_sound(Query { b: 1, ..sound }), b, "{row:?}");
         assert_eq!(is_sound(Query { c: 1, ..sound }), c, "{row:?}");
         assert_eq!(is_sound(Query { limit: 1, ..sound }), limit, "{row:?}");
-        let bytes = if row[7] == "player" { PlayerRow::BYTES } else { RankRow::BYTES };
+        let bytes = match row[7] {
+            "player" => PlayerRow::BYTES,
+            "hunt" => HuntRow::BYTES,
+            _ => RankRow::BYTES,
+        };
         assert_eq!(row_bytes(kind), bytes, "{row:?}");
     }
 }
@@ -422,7 +434,19 @@ fn the_limits_of_queries_are_the_codes() {
         assert!(PAGE.contains(&limit), "the page lacks: {limit}");
     }
     assert_eq!(COORDINATE_MAX.count_ones(), CELL_BITS / 2);
-    assert_eq!((CellRow::BYTES, HuntRow::BYTES), (RankRow::BYTES, RankRow::BYTES));
+    assert_eq!(CellRow::BYTES, RankRow::BYTES);
+}
+
+#[test]
+fn kinds_of_events_are_the_codes() {
+    let rows = table("### Kinds of events");
+    assert_eq!(rows.len(), EventKind::ALL.len());
+    for (row, kind) in rows.iter().zip(EventKind::ALL) {
+        let wanted = [&kind.code().to_string(), kind.label(), kind.stream().label()];
+        assert_eq!(row[..3], wanted, "{kind:?}");
+        assert_eq!(row[3] == "cell", kind.names_a_cell(), "{kind:?}");
+        assert_eq!(["0", "any"].contains(&row[3]), kind.names_nothing(), "{kind:?}");
+    }
 }
 
 #[test]
@@ -453,6 +477,7 @@ fn sizes_are_the_limits() {
         ENTRY_FIXED_BYTES.to_string(),
         PlayerRow::BYTES.to_string(),
         RankRow::BYTES.to_string(),
+        HuntRow::BYTES.to_string(),
         TAG_BYTES.to_string(),
         format!("up to {PAYLOAD_BYTES_MAX_DEFAULT}"),
         format!("up to {PAYLOAD_BYTES_LIMIT}"),

@@ -67,9 +67,10 @@ pub fn metrics() -> String {
     out.push_str("## Outcomes of events\n\nOne for each event of a served datagram; the code is the byte in an ack.\n\n");
     codes(&mut out, Outcome::ALL.iter().map(|o| (o.code(), o.label(), o.doc())));
     out.push_str("\nThe status counts events that had been applied before as `duplicate`, not under their first outcome.\n\n## Kinds of events\n\n");
-    out.push_str("| code | label | meaning |\n|---|---|---|\n");
+    out.push_str("| code | label | stream | meaning |\n|---|---|---|---|\n");
     for kind in EventKind::ALL {
-        let _ = writeln!(out, "| {} | `{}` | {} |", kind.code(), kind.label(), kind.doc());
+        let (code, label, stream) = (kind.code(), kind.label(), kind.stream().label());
+        let _ = writeln!(out, "| {code} | `{label}` | {stream} | {} |", kind.doc());
     }
     out.push_str("\n## Refusals of datagrams\n\nWhy a whole datagram was refused; the code is the first byte of a `refused` body. The exit of that\nname (`_` for `-`) counts it.\n\n");
     codes(&mut out, Refusal::ALL.iter().map(|r| (r.code(), r.label(), r.doc())));

@@ -10,11 +10,12 @@
 //! bytes mean is in [`veltrix_abi::query`] and `docs/WIRE.md`.
 
 use veltrix_abi::query::{
-    CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntRow, PlayerRow, QUERY_HEAD_BYTES, Queries, Query,
-    QueryStatus, ROWS_MAX, RankRow, Row, Wanted, write_answer_head,
+    CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntPhase, HuntRow, PlayerRow, QUERY_HEAD_BYTES,
+    Queries, Query, QueryStatus, ROWS_MAX, RankRow, Row, Wanted, write_answer_head,
 };
 
 use crate::apply::Partition;
+use crate::apply::rules::log_time_s;
 use crate::index::{Cell, CellBox, HuntId, Index, PlayerSlot};
 
 /// Cells that the queries of one datagram may look at together, those that are
@@ -67,7 +68,10 @@ pub fn answer(
             (Some(refusal), _, _) => refusal,
             (None, None, _) => QueryStatus::Malformed,
             (None, Some(_), None) => QueryStatus::NotFound,
-            (None, Some(wanted), Some((index, hunt))) => entry.fill(index, hunt, &wanted),
+            (None, Some(wanted), Some((index, hunt))) => {
+                let now_s = partition.map_or(0, |p| log_time_s(p.log_time_ns()));
+                entry.fill(index, hunt, &wanted, now_s)
+            }
         };
         at += entry.finish(&query, status);
     }
@@ -115,11 +119,17 @@ impl Entry<'_> {
         ENTRY_FIXED_BYTES + usize::from(self.rows) * row_bytes
     }
 
-    fn fill(&mut self, index: &Index, hunt: HuntId, wanted: &Wanted) -> QueryStatus {
+    fn fill(
+        &mut self,
+        index: &Index,
+        hunt: HuntId,
+        wanted: &Wanted,
+        log_time_s: u32,
+    ) -> QueryStatus {
         match *wanted {
             Wanted::Player(player) => {
                 let slot = index.player_slot(hunt, player);
-                self.one(slot.map(|slot| player_row(index, slot)))
+                self.one(slot.map(|slot| player_row(index, slot, log_time_s)))
             }
             Wanted::Cell(id) => {
                 let slot = index.cell_slot(hunt, id);
@@ -132,15 +142,7 @@ impl Entry<'_> {
             Wanted::NearestCells { to, limit } => self.nearest_cells(index, hunt, to, limit),
             Wanted::Top { from, limit } => self.top(index, hunt, from, limit),
             Wanted::Rank { player, around } => self.rank(index, hunt, player, around),
-            Wanted::Hunt => {
-                let tally = index.tally(hunt);
-                self.one(Some(HuntRow {
-                    cells: tally.cells,
-                    players: tally.players,
-                    ranked: index.ranked_len(hunt),
-                    score_epoch: tally.score_epoch,
-                }))
-            }
+            Wanted::Hunt => self.one(Some(hunt_row(index, hunt, log_time_s))),
         }
     }
 
@@ -216,7 +218,32 @@ impl Entry<'_> {
     }
 }
 
-fn player_row(index: &Index, slot: PlayerSlot) -> PlayerRow {
+fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
+    let (record, tally) = (index.hunt_record(hunt), index.tally(hunt));
+    let phase = match (record.closed, record.is_over(log_time_s)) {
+        (0, false) => HuntPhase::Playing,
+        (0, true) => HuntPhase::Over,
+        _ => HuntPhase::Closed,
+    };
+    let winner = PlayerSlot::of_mark(record.winner);
+    HuntRow {
+        cells: tally.cells,
+        players: tally.players,
+        ranked: index.ranked_len(hunt),
+        game: record.game,
+        phase: phase as u8,
+        score_epoch: tally.score_epoch,
+        opened_s: record.opened_s,
+        ends_s: record.ends_s,
+        lots: record.lots,
+        pot: record.pot,
+        winner: winner.map_or(0, |slot| index.player(slot).player()),
+        banks: record.banks,
+        tiles: record.tiles,
+    }
+}
+
+fn player_row(index: &Index, slot: PlayerSlot, log_time_s: u32) -> PlayerRow {
     let player = index.player(slot);
     PlayerRow {
         player: player.player(),
@@ -225,6 +252,8 @@ fn player_row(index: &Index, slot: PlayerSlot) -> PlayerRow {
         score_epoch: player.score_epoch,
         inventory: player.inventory,
         rank: index.rank(slot).unwrap_or(0),
+        team: player.team,
+        power: if log_time_s < player.power_until_s { player.power } else { 0 },
     }
 }
 

@@ -82,6 +82,8 @@ fn what_was_played_can_be_read() {
         score_epoch: claimed_at(1),
         inventory: [0; 8],
         rank: 2,
+        team: 0,
+        power: 0,
     };
     assert_eq!(rows::<PlayerRow>(&player), [wanted]);
     let cell = one(&world, &Wanted::Cell(9));
@@ -107,7 +109,14 @@ fn what_was_played_can_be_read() {
     let first = one(&world, &Wanted::Rank { player: 2, around: 1 });
     assert_eq!(rows::<RankRow>(&first), [row(1, 2, 70), row(2, 1, 50)]);
     let hunt = one(&world, &Wanted::Hunt);
-    let wanted = HuntRow { cells: 3, players: 3, ranked: 3, score_epoch: claimed_at(3) };
+    let wanted = HuntRow {
+        cells: 3,
+        players: 3,
+        ranked: 3,
+        phase: HuntPhase::Playing as u8,
+        score_epoch: claimed_at(3),
+        ..HuntRow::default()
+    };
     assert_eq!(rows::<HuntRow>(&hunt), [wanted]);
     let near = one(&world, &Wanted::NearestCells { to: 8, limit: 2 });
     let near: Vec<u64> = rows::<CellRow>(&near).iter().map(|row| row.cell).collect();

@@ -6,13 +6,14 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use veltrix_abi::kinds::{CELL_BITS, HotspotKind};
 use veltrix_abi::query::{
-    COORDINATE_MAX, CellRow, HuntRow, PlayerRow, ROWS_MAX, RankRow, Row, Wanted,
+    COORDINATE_MAX, CellRow, HuntPhase, HuntRow, PlayerRow, ROWS_MAX, RankRow, Row, Wanted,
 };
 
 use super::App;
 use super::asks::Found;
 use super::params::{Params, shown};
 use super::refused::Refused;
+use crate::apply::games;
 use crate::index::position_of;
 
 /// Rows of a page unless the caller says otherwise.
@@ -39,12 +40,35 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
     params.only(&["min_epoch"])?;
     let (hunt, found) = read::<HuntRow>(&app, &params, Wanted::Hunt).await?;
     let Some(row) = found.rows.first() else { return Err(none(hunt, "hunt", hunt)) };
+    let game = match row.game {
+        0 => None,
+        code => Some(games::known(code).map_or("unknown", |row| row.name)),
+    };
+    let phase = match row.phase() {
+        Some(HuntPhase::Playing) => "playing",
+        Some(HuntPhase::Over) => "over",
+        Some(HuntPhase::Closed) => "closed",
+        None => "unknown",
+    };
+    let teams: Vec<Value> = (1..)
+        .zip(row.banks.iter().zip(row.tiles))
+        .filter(|(_, (bank, tiles))| **bank > 0 || *tiles > 0)
+        .map(|(team, (bank, tiles))| json!({ "team": team, "bank": bank, "tiles": tiles }))
+        .collect();
     Ok(Json(json!({
         "hunt": hunt,
         "cells": row.cells,
         "players": row.players,
         "ranked": row.ranked,
         "score_epoch": row.score_epoch,
+        "game": game,
+        "phase": phase,
+        "opened_s": row.opened_s,
+        "ends_s": row.ends_s,
+        "lots": row.lots,
+        "pot": row.pot,
+        "winner": (row.lots > 0).then_some(row.winner),
+        "teams": teams,
         "epoch": found.epoch,
         "age_ns": found.age_ns,
     })))
@@ -111,6 +135,8 @@ pub async fn player(State(app): State<App>, params: Params) -> Answer {
         "score_epoch": row.score_epoch,
         "inventory": row.inventory,
         "rank": (row.rank > 0).then_some(row.rank),
+        "team": (row.team > 0).then_some(row.team),
+        "power": (row.power > 0).then_some(row.power),
         "epoch": found.epoch,
         "age_ns": found.age_ns,
     })))
