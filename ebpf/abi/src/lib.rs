@@ -23,6 +23,7 @@ pub mod maps;
 pub mod outcomes;
 pub mod partition;
 pub mod query;
+pub mod rows;
 pub mod wire;
 
 pub use exits::{Action, Exit};

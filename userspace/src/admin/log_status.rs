@@ -49,6 +49,8 @@ pub struct LogStatus {
     pub stages: Vec<StageStatus>,
     /// Partitions by the lane that owns them.
     pub owners: Vec<LaneOwner>,
+    /// Partitions with the most events over the last second, most first; at most 8.
+    pub hot_partitions: Vec<HotPartition>,
     /// Digest over all partitions, outcomes and state, at the last epoch that
     /// is a multiple of 1,024; hexadecimal.
     pub digest: DigestStatus,
@@ -176,6 +178,21 @@ pub struct LaneOwner {
     pub partitions: Vec<u16>,
     /// Last epoch it has applied.
     pub applied_epoch: u64,
+}
+
+/// A partition that has something to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HotPartition {
+    /// Its number.
+    pub partition: u16,
+    /// Lane that owns it.
+    pub lane: u16,
+    /// Events judged a second, over the last second.
+    pub events_per_s: u64,
+    /// Share of a core that applying them takes, 0 to 1: the lane's time in applying,
+    /// dealt out by events.
+    pub core_share: f64,
 }
 
 /// A digest and where it stands.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::EventKind::{Claim, CollectItem, UseKey};
-use veltrix_abi::kinds::{Hotspot, HotspotKind};
+use veltrix_abi::kinds::EventKind::{Checkpoint, Claim, CollectItem, QuestDefine, UseKey};
+use veltrix_abi::kinds::{Hotspot, HotspotKind, QuestPay};
 
 use super::Partition;
 use super::tests::Answer::{Again, First};
 use super::tests::{HUNT, LIMITS, Wish, World, secret};
+use crate::index::DeedKind;
 
 const KEY_ITEM: u8 = 3;
 
@@ -134,6 +135,46 @@ proptest! {
             prop_assert!(found.iter().eq(wanted.iter().map(|(_, player)| *player)));
             let newest = found.iter().map(|player| player.score_epoch).max().unwrap_or(0);
             prop_assert_eq!(index.tally(hunt).score_epoch, newest);
+        }
+    }
+}
+
+/// The old system kept quests and rewards in different topics, and quests were seen
+/// ended up to 800 ms before they were paid, or for ever when one was lost. Here they
+/// are one step: at every epoch, from memory and from a snapshot, a quest that is
+/// ended is paid, and one that is paid is ended; retries and another try of the
+/// same quest pay nothing more.
+#[test]
+fn no_quest_is_ahead_of_its_reward() {
+    const END: u32 = 70;
+    const NODES: u64 = 4;
+    let mut world = World::default();
+    world.spawn(1, &hotspot(HotspotKind::Item, 1, 1));
+    let pay = QuestPay { node: 0, end: END }.pack().unwrap();
+    for quest in 0..3 {
+        let define = world.wish(QuestDefine, 9, quest, pay).with(&[3, 0, 0, 1, 1, 2, 2, 3]);
+        assert_eq!(world.one(define), First(Outcome::Applied));
+    }
+    for round in 0..24u64 {
+        let (quest, node) = (round / NODES % 3, round % NODES);
+        let passes: Vec<Wish> =
+            (1..=5).map(|player| world.wish(Checkpoint, player, quest << 8 | node, 0)).collect();
+        let with_retries: Vec<Wish> = passes.iter().flat_map(|wish| [*wish; 2]).collect();
+        let answers = world.send_cut(&with_retries, &[1 + round as usize % 4]);
+        let wanted = if round < 12 { Outcome::Applied } else { Outcome::AlreadyDone };
+        assert!(answers.chunks(2).all(|pair| pair[0] == First(wanted)), "round {round}");
+        if round % 3 == 2 {
+            restart(&mut world);
+        }
+        let index = world.home().index();
+        for player in 1..=5 {
+            let slot = index.player_slot(index.hunt(HUNT).unwrap(), player).expect("known");
+            let ended = (0..3)
+                .filter_map(|quest| index.deed_slot(slot, DeedKind::Quest, quest))
+                .filter(|deed| index.deed(*deed).ended != 0)
+                .count() as u64;
+            assert_eq!(index.player(slot).wallet, ended * u64::from(END), "round {round}");
+            assert_eq!(ended, (round + 1).min(12) / NODES, "round {round}");
         }
     }
 }

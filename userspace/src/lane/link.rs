@@ -110,6 +110,11 @@ pub struct LaneLink {
     pub in_flight: AtomicU64,
     /// Reports that found their ring full.
     pub reports_lost: AtomicU64,
+    /// Nanoseconds spent in applying, and events judged by each partition that the
+    /// lane owns; both since the start, as of the last report of histograms.
+    pub apply_ns: AtomicU64,
+    /// See [`Self::apply_ns`]; by number of the partition.
+    pub judged: Box<[AtomicU64]>,
 }
 
 impl LaneLink {
@@ -174,12 +179,16 @@ pub struct ControlEnds {
 }
 
 /// Makes the rings between a lane with `batches` buffers and the control core,
-/// which sleeps on `control`.
+/// which sleeps on `control`; the node has `partitions`.
 ///
 /// # Errors
 ///
 /// The kernel's refusal to make an eventfd.
-pub fn link(batches: usize, control: Arc<Waker>) -> io::Result<(LaneEnds, ControlEnds)> {
+pub fn link(
+    batches: usize,
+    partitions: u16,
+    control: Arc<Waker>,
+) -> io::Result<(LaneEnds, ControlEnds)> {
     let link = Arc::new(LaneLink {
         waker: Waker::new()?,
         control,
@@ -187,6 +196,8 @@ pub fn link(batches: usize, control: Arc<Waker>) -> io::Result<(LaneEnds, Contro
         stages_wanted: AtomicBool::new(false),
         in_flight: AtomicU64::new(0),
         reports_lost: AtomicU64::new(0),
+        apply_ns: AtomicU64::new(0),
+        judged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
     });
     let (submit, submissions) = RingBuffer::new(batches);
     let (command, commands) = RingBuffer::new(COMMANDS);

@@ -59,7 +59,7 @@ impl Control {
         let waker = Arc::new(Waker::new().unwrap());
         let (mut lane_ends, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..lanes {
-            let (lane, control) = link(batches, Arc::clone(&waker)).unwrap();
+            let (lane, control) = link(batches, PARTITIONS, Arc::clone(&waker)).unwrap();
             lane_ends.push(lane);
             ends.push(control);
         }

@@ -59,6 +59,8 @@ pub(super) struct Owner {
     /// A set of histograms to fill next.
     spare_times: Option<Box<StageTimes>>,
     epoch: u64,
+    /// Time spent in applying since the start, nanoseconds.
+    apply_ns: u64,
     /// When the lane last had applied all that the log had handed out, monotonic
     /// nanoseconds.
     current_ns: u64,
@@ -89,6 +91,7 @@ impl Owner {
             adopting: None,
             spare_times: Some(Box::default()),
             epoch,
+            apply_ns: 0,
             current_ns: 0,
         }
     }
@@ -178,11 +181,13 @@ impl Owner {
             self.report_digests(epoch / DIGEST_EPOCHS * DIGEST_EPOCHS);
         }
         if let Some(batch) = batch {
+            let begun_ns = monotonic_ns();
             let slots = batch.slots();
             if let Some(view) = BatchView::of_checked(batch.as_slice()) {
                 apply_batch(&mut self.partitions[..], epoch, log_time_ns, &view, slots);
                 self.done(&batch, view.header().lane);
             }
+            self.apply_ns += monotonic_ns().saturating_sub(begun_ns);
         }
         self.epoch = epoch;
         self.link.set_applied_epoch(epoch);
@@ -230,11 +235,14 @@ impl Owner {
             self.link.stages_wanted.store(false, Relaxed);
             let filled = std::mem::replace(times, empty);
             let mut judged = [0; OUTCOME_SLOTS];
-            for partition in self.partitions.iter().flatten() {
+            for (partition, of_partition) in self.partitions.iter().zip(&self.link.judged) {
+                let Some(partition) = partition else { continue };
+                of_partition.store(partition.outcomes().iter().sum(), Relaxed);
                 for (sum, count) in judged.iter_mut().zip(partition.outcomes()) {
                     *sum += count;
                 }
             }
+            self.link.apply_ns.store(self.apply_ns, Relaxed);
             self.report(LaneReport::Measured { times: filled, judged });
         }
     }

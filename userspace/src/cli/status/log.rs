@@ -12,7 +12,25 @@ pub(super) fn log(out: &mut String, status: &Status) {
     let Some(log) = &status.log else { return };
     head(out, log);
     stages(out, log);
+    hot(out, log);
     events(out, status);
+}
+
+/// Where the load is; nothing on a server that has none.
+fn hot(out: &mut String, log: &LogStatus) {
+    if log.hot_partitions.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&["hot partition", "lane", "events/s", "of a core"], &[]);
+    for row in &log.hot_partitions {
+        table.row(vec![
+            row.partition.to_string(),
+            row.lane.to_string(),
+            show_count(row.events_per_s),
+            format!("{:.1} %", row.core_share * 100.0),
+        ]);
+    }
+    let _ = write!(out, "\n{}", table.render());
 }
 
 fn head(out: &mut String, log: &LogStatus) {
@@ -127,7 +145,7 @@ fn time(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::log_status::StageStatus;
+    use crate::admin::log_status::{HotPartition, StageStatus};
 
     #[test]
     fn times_are_shown_in_the_unit_that_fits() {
@@ -142,9 +160,16 @@ mod tests {
             StageStatus { stage: "durable".into(), since_start_ns: q, ..StageStatus::default() };
         let mut log = LogStatus { stages: vec![stage], ready: true, ..LogStatus::default() };
         log.wal.flush_ns = q;
+        log.hot_partitions = vec![HotPartition {
+            partition: 56,
+            lane: 1,
+            events_per_s: 412_345,
+            core_share: 0.0456,
+        }];
         let status = Status { log: Some(Box::new(log)), ..Status::default() };
         let mut out = String::new();
         super::log(&mut out, &status);
+        assert!(out.contains("412,345") && out.contains("4.6 %"), "{out}");
         assert!(out.contains("durable") && out.contains("412.0 ms"), "{out}");
         assert!(out.contains("none yet"), "{out}");
     }

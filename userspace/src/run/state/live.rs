@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use super::Parts;
 use super::anchor::{AnchorRequests, Newest, RoundsDone, decode_meta, encode_members};
 use super::digests::Digests;
+use super::load::Load;
 use super::prepare::PROGRESS_INTERVAL;
 use super::reads::Reads;
 use super::room::Room;
@@ -89,6 +90,8 @@ pub struct Live {
     refusal_said: Cell<bool>,
     /// By lane: events judged, by outcome code.
     pub(super) judged: RefCell<Vec<[u64; OUTCOME_SLOTS]>>,
+    /// Where the load is.
+    pub(super) load: RefCell<Load>,
     /// Last index that the log need not keep; 0 for none.
     purge_upto: Cell<u64>,
     pub(super) recovery: RefCell<RecoveryStatus>,
@@ -212,6 +215,7 @@ impl Live {
             is_replayed: Cell::new(false),
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
+            load: RefCell::new(Load::new(lane_count, superblock.partitions)),
             purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,
@@ -381,6 +385,11 @@ impl Live {
                     LaneReport::Measured { mut times, judged } => {
                         if let Some(place) = self.judged.borrow_mut().get_mut(lane) {
                             *place = judged;
+                        }
+                        if let Some(link) = self.lanes.get(lane) {
+                            let owned =
+                                |p: usize| usize::from(self.owner_of[p].load(Relaxed)) == lane;
+                            self.load.borrow_mut().measured(lane, link, owned, monotonic_ns());
                         }
                         self.times.borrow_mut().add(&times);
                         times.clear();

@@ -13,6 +13,7 @@
 mod anchor;
 mod digests;
 mod live;
+mod load;
 mod prepare;
 mod reads;
 mod report;
@@ -132,7 +133,8 @@ impl Prepared {
         let mut ends = Vec::new();
         let mut controls = Vec::new();
         for _ in 0..all {
-            let (lane, control) = link(spec.batches, Arc::clone(&waker)).map_err(failed)?;
+            let rings = link(spec.batches, partitions, Arc::clone(&waker));
+            let (lane, control) = rings.map_err(failed)?;
             ends.push(lane);
             controls.push(control);
         }

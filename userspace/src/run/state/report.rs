@@ -56,6 +56,7 @@ impl Live {
             recovery: self.recovery.borrow().clone(),
             stages: self.times.borrow().stages(),
             owners: owners.collect(),
+            hot_partitions: self.load.borrow().hottest(),
             digest,
             judged: self.judged_by_outcome(),
             memory_bytes: self.memory_bytes.clone(),
