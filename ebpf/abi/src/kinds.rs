@@ -80,7 +80,7 @@ kinds! {
     WalletSpend = 6, "wallet-spend", Reward, "Takes `argument` from the player's wallet; `subject` is not looked at.";
     WalletTransfer = 7, "wallet-transfer", Reward, "Moves `argument` from the player's wallet to that of the player `subject` of the same hunt, both or neither.";
     HotspotExpire = 8, "hotspot-expire", Game, "Ends the hotspot on the cell `subject` now, whoever set it and however long it had to live; `argument` is 0.";
-    HuntOpen = 9, "hunt-open", Game, "Opens the hunt as a game of some type; `argument` says which, for how long and how (HuntSetup); `subject` is 0.";
+    HuntOpen = 9, "hunt-open", Game, "Opens the hunt as a game of some type; `argument` says which, for how long and how (HuntSetup); the payload whose it is and what it may use (Quota), or nothing; `subject` is 0.";
     HuntClose = 10, "hunt-close", Game, "Closes the hunt for good: it plays no more, its wallets and banks stay; `subject` and `argument` are 0.";
     PlayerJoin = 11, "player-join", Game, "The player joins the hunt, in team `argument` where its game has teams (1 to 16), else 0; `subject` is 0.";
     LocationPing = 12, "location-ping", Game, "The player stands on the cell `subject`; `argument` is 0.";
@@ -271,6 +271,60 @@ impl HuntSetup {
     }
 }
 
+/// Whose a hunt is and what it may use, the payload of [`EventKind::HuntOpen`]. What
+/// a tenant may use is what its hunts may, together.
+///
+/// ```text
+///  0        4           8             12             16
+///  | tenant | cells_max | players_max | events_per_s |
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// The tenant; 0 = nobody's.
+    pub tenant: u32,
+    /// Most cells; 0 = as many as there is room for.
+    pub cells_max: u32,
+    /// Most players; 0 = as many as there is room for.
+    pub players_max: u32,
+    /// Most events in one second of log time, however they end; 0 = any number.
+    /// Duplicates and what is malformed do not count, nor does hunt-close.
+    pub events_per_s: u32,
+}
+
+impl Quota {
+    /// Bytes of the payload.
+    pub const BYTES: usize = 16;
+
+    /// The quota of a payload: no bytes are no quota; `None` for any other length
+    /// than [`Self::BYTES`].
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        if payload.is_empty() {
+            return Some(Self::default());
+        }
+        let ([tenant, cells_max, players_max, events_per_s], []) = payload.as_chunks::<4>() else {
+            return None;
+        };
+        Some(Self {
+            tenant: u32::from_le_bytes(*tenant),
+            cells_max: u32::from_le_bytes(*cells_max),
+            players_max: u32::from_le_bytes(*players_max),
+            events_per_s: u32::from_le_bytes(*events_per_s),
+        })
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        let fields = [self.tenant, self.cells_max, self.players_max, self.events_per_s];
+        for (place, field) in out.as_chunks_mut::<4>().0.iter_mut().zip(fields) {
+            *place = field.to_le_bytes();
+        }
+        out
+    }
+}
+
 /// Largest factor of a power-up.
 pub const POWER_FACTOR_MAX: u8 = 8;
 
@@ -401,6 +455,11 @@ mod tests {
         assert_eq!(HuntSetup::unpack(u64::MAX), setup);
         assert_eq!(HuntSetup { settings: SETTINGS_MAX + 1, ..setup }.pack(), None);
         assert_eq!(HuntSetup { length_s: LENGTH_S_MAX + 1, ..setup }.pack(), None);
+
+        let quota = Quota { tenant: 1, cells_max: 2, players_max: 3, events_per_s: u32::MAX };
+        assert_eq!(Quota::of(&quota.bytes()), Some(quota));
+        assert_eq!(Quota::of(&[]), Some(Quota::default()));
+        assert_eq!(Quota::of(&quota.bytes()[..15]), None);
 
         let power = PowerUp { item: 7, factor: POWER_FACTOR_MAX, seconds: POWER_S_MAX };
         assert_eq!(power.pack().and_then(PowerUp::unpack), Some(power));

@@ -66,6 +66,7 @@ codes! {
         AlreadyDone = 16, "already-done", "It was done before, and is done once only.";
         WrongGame = 17, "wrong-game", "The hunt's game type knows nothing of this.";
         NotJoined = 18, "not-joined", "The player has not joined a team, and the hunt's game is played in teams.";
+        OverQuota = 19, "over-quota", "The tenant's quota for the hunt is used up: cells, players, or events of this second.";
     }
 }
 

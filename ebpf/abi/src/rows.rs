@@ -185,8 +185,8 @@ impl Row for RankRow {
 ///  0       4         8        12     13      14     16
 ///  | cells | players | ranked | game | state | zero | score_epoch ...
 ///
-///  24         28       32     36     40    48       56     64           192          256
-///  | opened_s | ends_s | lots | zero | pot | winner | zero | 16 x bank | 16 x tiles |
+///  24         28       32     36       40    48       56           64          192          256
+///  | opened_s | ends_s | lots | tenant | pot | winner | over_quota | 16 x bank | 16 x tiles |
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HuntRow {
@@ -208,11 +208,15 @@ pub struct HuntRow {
     pub ends_s: u32,
     /// Lots drawn for the pot.
     pub lots: u32,
+    /// Whose it is; 0 = nobody's.
+    pub tenant: u32,
     /// What waits for the winner.
     pub pot: u64,
     /// Player that would win the pot now, or has won it; means something where there
     /// are lots.
     pub winner: u64,
+    /// Events refused as `over-quota`, ever.
+    pub over_quota: u64,
     /// Bank of each team, team 1 first.
     pub banks: [u64; TEAMS],
     /// Tickets that each team holds, team 1 first.
@@ -260,8 +264,10 @@ impl Row for HuntRow {
         put(out, 24, self.opened_s.to_le_bytes());
         put(out, 28, self.ends_s.to_le_bytes());
         put(out, 32, self.lots.to_le_bytes());
+        put(out, 36, self.tenant.to_le_bytes());
         put(out, 40, self.pot.to_le_bytes());
         put(out, 48, self.winner.to_le_bytes());
+        put(out, 56, self.over_quota.to_le_bytes());
         for (team, (bank, tiles)) in self.banks.iter().zip(self.tiles).enumerate() {
             put(out, BANKS_AT + 8 * team, bank.to_le_bytes());
             put(out, TILES_AT + 4 * team, tiles.to_le_bytes());
@@ -279,8 +285,10 @@ impl Row for HuntRow {
             opened_s: u32_at(bytes, 24),
             ends_s: u32_at(bytes, 28),
             lots: u32_at(bytes, 32),
+            tenant: u32_at(bytes, 36),
             pot: u64_at(bytes, 40),
             winner: u64_at(bytes, 48),
+            over_quota: u64_at(bytes, 56),
             banks: [0; TEAMS],
             tiles: [0; TEAMS],
         };

@@ -92,11 +92,11 @@ fn rank_row() -> impl Strategy<Value = RankRow> {
 
 fn hunt_row() -> impl Strategy<Value = HuntRow> {
     let counts = any::<(u32, u32, u32, u8, u8, u64)>();
-    let pot = any::<(u32, u32, u32, u64, u64)>();
+    let pot = any::<(u32, u32, u32, u64, u64, u32, u64)>();
     (counts, pot, any::<([u64; 16], [u32; 16])>()).prop_map(
         |(
             (cells, players, ranked, game, phase, score_epoch),
-            (opened_s, ends_s, lots, pot, winner),
+            (opened_s, ends_s, lots, pot, winner, tenant, over_quota),
             (banks, tiles),
         )| HuntRow {
             cells,
@@ -108,8 +108,10 @@ fn hunt_row() -> impl Strategy<Value = HuntRow> {
             opened_s,
             ends_s,
             lots,
+            tenant,
             pot,
             winner,
+            over_quota,
             banks,
             tiles,
         },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay};
+use veltrix_abi::kinds::{EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, Quota};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_abi::wire::{Mode, Welcome};
 
@@ -145,6 +145,16 @@ impl Event {
             Some(argument) => Ok(Self::of(player, EventKind::HuntOpen, 0, argument)),
             None => Err(SendError::Setup { setup: *setup }),
         }
+    }
+
+    /// As [`Self::open`], and says whose the hunt is and what it may use: whatever
+    /// would need more is `over-quota`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_for(player: u64, setup: &HuntSetup, quota: &Quota) -> Result<Self, SendError> {
+        Ok(Self::open(player, setup)?.payload(quota.bytes()))
     }
 
     /// Closes the hunt for good, and pays its pot if it has one.

@@ -96,7 +96,7 @@ pub use event::{Event, Receipt, ServerInfo};
 pub use query::{AROUND_MAX, Page, Read, Rows};
 pub use stats::Stats;
 pub use uuid::Uuid;
-pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay};
+pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota};
 pub use veltrix_abi::query::{
     COORDINATE_MAX, CellRow, HuntRow, PlayerRow, QueryKind, ROWS_MAX, RankRow, Wanted,
 };

@@ -2,7 +2,7 @@
 //! found in the index and written into it.
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{HuntSetup, PowerUp, QuestPay};
+use veltrix_abi::kinds::{HuntSetup, PowerUp, QuestPay, Quota};
 
 use super::belt::Pending;
 use super::games;
@@ -18,6 +18,7 @@ impl Partition {
         now: &Now<'_>,
         pending: &Pending<'_>,
         setup: &HuntSetup,
+        quota: &Quota,
     ) -> Result<(), Outcome> {
         let known = self.hunt_of(pending);
         let record = match known {
@@ -25,10 +26,37 @@ impl Partition {
             None if self.has_hunt_room() => Hunt::new(pending.domain),
             None => return Err(Outcome::Full),
         };
-        let record = rules::hunts::open(&record, setup, now.log_time_s)?;
+        let record = rules::hunts::open(&record, setup, quota, now.log_time_s)?;
         let hunt = self.hunt_or_new(known, pending)?;
         self.write_hunt(hunt, &record);
         Ok(())
+    }
+
+    /// Counts the event of a hunt that may use only so much.
+    pub(super) fn count(&mut self, now: &Now<'_>, hunt: HuntId) -> Result<(), Outcome> {
+        let record = rules::hunts::count(self.index.hunt_record(hunt), now.log_time_s)?;
+        // Not digested: what follows from it are outcomes, which are.
+        self.index.hunt_write(hunt, &record);
+        Ok(())
+    }
+
+    /// An event was refused since the hunt may use no more.
+    pub(super) fn count_refused(&mut self, hunt: HuntId) {
+        let mut record = *self.index.hunt_record(hunt);
+        record.over_quota = record.over_quota.saturating_add(1);
+        self.index.hunt_write(hunt, &record);
+    }
+
+    /// Whether a hunt may have one cell more.
+    pub(super) fn has_cell_quota(&self, hunt: HuntId) -> bool {
+        let cells_max = self.index.hunt_record(hunt).cells_max;
+        cells_max == 0 || self.index.tally(hunt).cells < cells_max
+    }
+
+    /// Whether a hunt may have one player more.
+    pub(super) fn has_player_quota(&self, hunt: HuntId) -> bool {
+        let players_max = self.index.hunt_record(hunt).players_max;
+        players_max == 0 || self.index.tally(hunt).players < players_max
     }
 
     pub(super) fn close(&mut self, pending: &Pending<'_>) -> Result<(), Outcome> {

@@ -82,7 +82,7 @@ impl World {
 
 use Outcome::{
     AlreadyClaimed, AlreadyDone, Applied, Closed, Full, InsufficientFunds, Malformed, NoKey,
-    NotFound, NotJoined, OutOfOrder, WrongGame,
+    NotFound, NotJoined, OutOfOrder, OverQuota, WrongGame,
 };
 
 #[test]
@@ -363,6 +363,38 @@ fn definitions_deeds_and_hunts_run_out() {
     let mut wish = w.wish(HuntOpen, 1, 0, 1);
     wish.domain = alike.unwrap();
     assert_eq!(w.one(wish), First(Full));
+}
+
+#[test]
+fn a_hunt_uses_no_more_than_its_quota() {
+    let mut w = World::default();
+    let setup = HuntSetup { game: FREE_ROAM, length_s: 0, settings: 0 }.pack().unwrap();
+    // Tenant 9: 2 cells, 1 player, 8 events a second.
+    let quota = &[9, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0];
+    assert_eq!(w.says(HuntOpen, 0, setup, &quota[..15]), Malformed);
+    assert_eq!(w.says(HuntOpen, 0, setup, quota), Applied);
+    let ticket = TICKET.pack().unwrap();
+    use EventKind::HotspotSpawn;
+    w.all(&[
+        (HotspotSpawn, 1, 5, ticket, Applied),
+        (HotspotSpawn, 1, 6, ticket, Applied),
+        (HotspotSpawn, 1, 7, ticket, OverQuota),
+        (HotspotSpawn, 1, 6, ticket, Applied),
+        (WalletCredit, 7, 0, 5, Applied),
+        (WalletCredit, 8, 0, 5, OverQuota),
+        (EventKind::WalletTransfer, 7, 8, 5, OverQuota),
+    ]);
+    assert_eq!(w.record(7).wallet, 5, "nothing was taken");
+    w.all(&[
+        (Claim, 7, 9, 0, NotFound),
+        (Claim, 7, 5, 0, OverQuota),
+        (HuntClose, 1, 0, 0, Applied),
+    ]);
+    let (tally, hunt) = (*w.home().index().tally(w.home().index().hunt(HUNT).unwrap()), w.hunt());
+    assert_eq!((tally.cells, tally.players), (2, 1));
+    assert_eq!((hunt.tenant, hunt.over_quota), (9, 4));
+    w.log_time_ms += 1_000;
+    w.all(&[(Claim, 7, 5, 0, Closed), (WalletSpend, 7, 0, 5, Applied)]);
 }
 
 /// Everything there is comes back from an image, and goes on as if it had not left.

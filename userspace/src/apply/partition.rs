@@ -273,7 +273,35 @@ impl Partition {
     /// The rule of a fresh event.
     #[inline(always)]
     fn perform(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Outcome {
-        let performed = match action {
+        let bound = self
+            .hunt_of(pending)
+            .filter(|hunt| self.index.hunt_record(*hunt).is_bound != 0 && action != Action::Close);
+        let performed = match bound {
+            None => self.act(now, pending, action),
+            Some(hunt) => self.act_bound(now, pending, action, hunt),
+        };
+        performed.err().unwrap_or(Outcome::Applied)
+    }
+
+    /// [`Self::act`] in a hunt that may use only so much.
+    #[inline(never)]
+    fn act_bound(
+        &mut self,
+        now: &Now<'_>,
+        pending: &Pending<'_>,
+        action: Action,
+        hunt: HuntId,
+    ) -> Result<(), Outcome> {
+        let performed = self.count(now, hunt).and_then(|()| self.act(now, pending, action));
+        if performed == Err(Outcome::OverQuota) {
+            self.count_refused(hunt);
+        }
+        performed
+    }
+
+    #[inline(always)]
+    fn act(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Result<(), Outcome> {
+        match action {
             Action::Collect => self.take(now, pending, rules::collect),
             Action::UseKey => self.take(now, pending, rules::use_key),
             Action::Claim => self.take(now, pending, rules::claim),
@@ -282,7 +310,7 @@ impl Partition {
             Action::Spawn(hotspot) => self.spawn(now, pending, &hotspot),
             Action::Transfer(amount) => self.transfer(pending, amount),
             Action::Expire => self.expire(now, pending),
-            Action::Open(setup) => self.open(now, pending, &setup),
+            Action::Open(setup, quota) => self.open(now, pending, &setup, &quota),
             Action::Close => self.close(pending),
             Action::Join(team) => self.join(now, pending, team),
             Action::Ping => self.ping(now, pending),
@@ -294,8 +322,7 @@ impl Partition {
             Action::Reward(amount) => self.reward(pending, amount),
             Action::Deposit(amount) => self.bank(pending, amount, rules::hunts::deposit),
             Action::Withdraw(amount) => self.bank(pending, amount, rules::hunts::withdraw),
-        };
-        performed.err().unwrap_or(Outcome::Applied)
+        }
     }
 
     #[inline(always)]
@@ -501,6 +528,7 @@ impl Partition {
                 self.index.player_write(slot, record);
                 slot
             }
+            None if !self.has_player_quota(whose.hunt) => return Err(Outcome::OverQuota),
             None => self.index.player_insert(record).map_err(|_| Outcome::Full)?,
         };
         self.digest.player(whose.domain, whose.player, player, record.score_epoch);
@@ -575,6 +603,9 @@ impl Partition {
             return Err(Outcome::Full);
         }
         let hunt = self.hunt_or_new(known, pending)?;
+        if slot.is_none() && !self.has_cell_quota(hunt) {
+            return Err(Outcome::OverQuota);
+        }
         let record = Cell::new(hunt, pending.cell, hotspot, spawned.expiry_s);
         match slot {
             Some(slot) => {

@@ -42,7 +42,7 @@ impl Kind {
         match self {
             Self::Cells => 512,
             Self::Players => 192,
-            Self::Hunts => 48,
+            Self::Hunts => 38,
             Self::Definitions => 22,
             Self::Deeds => 153,
         }

@@ -3,7 +3,7 @@
 //! large at the start as it will ever be.
 //!
 //! ```text
-//!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 256 B
+//!   key --hash.rs--> slot --> record          cell 24 B, player 64 B, hunt 320 B
 //!                      ^
 //!   box --morton.rs--> ranges of ids --order/--> slots in order
 //!   score --board/--> rank, rank --board/--> player

@@ -300,12 +300,15 @@ pub struct Tally {
     pub score_epoch: u64,
 }
 
-/// A hunt, 256 bytes: what the rules look at with every event on its first line,
-/// what teams own behind.
+/// A hunt, 320 bytes: what the rules look at with every event on its first line,
+/// what teams own and what it may use behind.
 ///
 /// ```text
-///  0        8          12       16     17      18     20     24         32    40        44      48   64      192         256
-///  | domain | opened_s | ends_s | game | state | zero | lots | settings | pot | winner | zero | zero | banks | tiles
+///  0        8          12       16     17       18         19     20     24         32    40        44     64      192     256
+///  | domain | opened_s | ends_s | game | closed | is_bound | zero | lots | settings | pot | winner | zero | banks | tiles ...
+///
+///  256      260         264           268            272      276      280          288    320
+///  | tenant | cells_max | players_max | events_per_s | second | events | over_quota | zero |
 /// ```
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -321,7 +324,9 @@ pub struct Hunt {
     pub game: u8,
     /// Whether it is closed: 0 or 1.
     pub closed: u8,
-    pub(super) spare: u16,
+    /// Whether it may use only so much: 0 or 1.
+    pub is_bound: u8,
+    pub(super) spare: u8,
     /// Lots that were drawn for the pot.
     pub lots: u32,
     /// Settings of its game type.
@@ -336,6 +341,21 @@ pub struct Hunt {
     pub banks: [u64; TEAMS],
     /// Tickets that each team holds, team 1 first.
     pub tiles: [u32; TEAMS],
+    /// Whose it is; 0 = nobody's.
+    pub tenant: u32,
+    /// Most cells; 0 = no bound but the partition's.
+    pub cells_max: u32,
+    /// Most players; 0 = no bound but the partition's.
+    pub players_max: u32,
+    /// Most events in a second; 0 = no bound.
+    pub events_per_s: u32,
+    /// The second of log time that [`Self::events`] are of.
+    pub second: u32,
+    /// Events in that second.
+    pub events: u32,
+    /// Events refused as `over-quota`, ever.
+    pub over_quota: u64,
+    pub(super) more_room: [u64; 4],
 }
 
 impl Hunt {
@@ -380,7 +400,10 @@ impl Hunt {
 
     /// Whether the bytes that mean nothing are 0.
     pub(super) const fn is_sound(&self) -> bool {
-        matches!((self.spare, self.spare_more, self.room), (0, 0, [0, 0])) && self.closed <= 1
+        matches!((self.spare, self.spare_more, self.room), (0, 0, [0, 0]))
+            && matches!(self.more_room, [0, 0, 0, 0])
+            && self.closed <= 1
+            && self.is_bound <= 1
     }
 }
 
@@ -553,7 +576,7 @@ pub(super) const PLAYER_WORDS: usize = size_of::<Player>() / 8;
 const _: () = {
     assert!(size_of::<Cell>() == 24 && align_of::<Cell>() == 8);
     assert!(size_of::<Player>() == 64 && align_of::<Player>() == 8);
-    assert!(size_of::<Hunt>() == 256 && align_of::<Hunt>() == 8);
+    assert!(size_of::<Hunt>() == 320 && align_of::<Hunt>() == 8);
     assert!(size_of::<Definition>() == 544 && align_of::<Definition>() == 8);
     assert!(size_of::<Deed>() == 80 && align_of::<Deed>() == 8);
     assert!(veltrix_abi::kinds::ITEM_TYPES as usize == 8);

@@ -367,7 +367,7 @@ proptest! {
         lens in [0..9u32, 0..9u32, 0..9u32],
         cells in prop::collection::vec((0..4u64, 0..4u16, 0..4u32, 0..5u32), 8),
         players in prop::collection::vec((0..4u64, 0..4u16, 0..2u16), 8),
-        hunts in prop::collection::vec((0..4u64, 0..3u32, 0..2u16), 8),
+        hunts in prop::collection::vec((0..4u64, 0..3u32, 0..2u8), 8),
         definitions in prop::collection::vec((0..3u16, 1..3u8, 0..4u64, 0..2u8), 8),
         deeds in prop::collection::vec((0..9u32, 1..3u8, 0..4u64, 0..2u16), 8),
         more in [0..9u32, 0..9u32],

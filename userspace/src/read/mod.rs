@@ -236,8 +236,10 @@ fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
         opened_s: record.opened_s,
         ends_s: record.ends_s,
         lots: record.lots,
+        tenant: record.tenant,
         pot: record.pot,
         winner: winner.map_or(0, |slot| index.player(slot).player()),
+        over_quota: record.over_quota,
         banks: record.banks,
         tiles: record.tiles,
     }

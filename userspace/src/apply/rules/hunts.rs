@@ -1,17 +1,22 @@
 //! Hunts: opened, joined, closed; power-ups, banks.
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{HuntSetup, PowerUp};
+use veltrix_abi::kinds::{HuntSetup, PowerUp, Quota};
 
 use super::{PlayerState, plus};
 use crate::index::Hunt;
 
-/// The hunt is a game of this type from now on.
+/// The hunt is a game of this type from now on, and may use so much.
 ///
 /// # Errors
 ///
 /// `closed`; `already-done` when it was opened before.
-pub fn open(hunt: &Hunt, setup: &HuntSetup, log_time_s: u32) -> Result<Hunt, Outcome> {
+pub fn open(
+    hunt: &Hunt,
+    setup: &HuntSetup,
+    quota: &Quota,
+    log_time_s: u32,
+) -> Result<Hunt, Outcome> {
     if hunt.is_over(log_time_s) {
         return Err(Outcome::Closed);
     }
@@ -25,7 +30,28 @@ pub fn open(hunt: &Hunt, setup: &HuntSetup, log_time_s: u32) -> Result<Hunt, Out
     let mut opened = *hunt;
     (opened.game, opened.settings) = (setup.game, setup.settings);
     (opened.opened_s, opened.ends_s) = (log_time_s, ends_s);
+    (opened.tenant, opened.events_per_s) = (quota.tenant, quota.events_per_s);
+    (opened.cells_max, opened.players_max) = (quota.cells_max, quota.players_max);
+    let bounds = [quota.cells_max, quota.players_max, quota.events_per_s];
+    opened.is_bound = bounds.iter().any(|bound| *bound > 0).into();
     Ok(opened)
+}
+
+/// One event more in this second of log time: the hunt as it shall be.
+///
+/// # Errors
+///
+/// `over-quota`; what is refused so counts for no second.
+pub fn count(hunt: &Hunt, log_time_s: u32) -> Result<Hunt, Outcome> {
+    let mut counted = *hunt;
+    if counted.second != log_time_s {
+        (counted.second, counted.events) = (log_time_s, 0);
+    }
+    if counted.events_per_s > 0 && counted.events >= counted.events_per_s {
+        return Err(Outcome::OverQuota);
+    }
+    counted.events = counted.events.saturating_add(1);
+    Ok(counted)
 }
 
 /// The hunt plays no more, and its pot is the winner's: the hunt and what the winner
@@ -126,24 +152,39 @@ mod tests {
     use super::*;
 
     const NOW_S: u32 = 1_000;
+    const NONE: Quota = Quota { tenant: 0, cells_max: 0, players_max: 0, events_per_s: 0 };
+
+    #[test]
+    fn so_many_events_a_second_and_no_more() {
+        let setup = HuntSetup { game: 1, length_s: 0, settings: 0 };
+        let quota = Quota { tenant: 9, events_per_s: 2, ..NONE };
+        let mut hunt = open(&Hunt::new(5), &setup, &quota, NOW_S).unwrap();
+        assert_eq!((hunt.tenant, hunt.is_bound), (9, 1));
+        for second in [NOW_S, NOW_S + 1, NOW_S + 9] {
+            hunt = count(&count(&hunt, second).unwrap(), second).unwrap();
+            assert_eq!(count(&hunt, second), Err(Outcome::OverQuota));
+        }
+        let unbound = open(&Hunt::new(5), &setup, &Quota { tenant: 9, ..NONE }, NOW_S).unwrap();
+        assert_eq!(unbound.is_bound, 0);
+    }
 
     #[test]
     fn a_hunt_is_opened_once_and_closed_once() {
         let setup = HuntSetup { game: 2, length_s: 60, settings: 7 };
-        let hunt = open(&Hunt::new(5), &setup, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), &setup, &NONE, NOW_S).unwrap();
         assert_eq!((hunt.game, hunt.opened_s, hunt.ends_s, hunt.settings), (2, 1_000, 1_060, 7));
-        assert_eq!(open(&hunt, &setup, NOW_S), Err(Outcome::AlreadyDone));
+        assert_eq!(open(&hunt, &setup, &NONE, NOW_S), Err(Outcome::AlreadyDone));
         assert!(!hunt.is_over(1_059) && hunt.is_over(1_060));
-        assert_eq!(open(&hunt, &setup, 1_060), Err(Outcome::Closed));
+        assert_eq!(open(&hunt, &setup, &NONE, 1_060), Err(Outcome::Closed));
         let (closed, none) = close(&hunt, None).unwrap();
         assert!(closed.is_over(NOW_S) && none.is_none());
         assert_eq!(close(&closed, None), Err(Outcome::Closed));
-        assert_eq!(open(&closed, &setup, NOW_S), Err(Outcome::Closed));
+        assert_eq!(open(&closed, &setup, &NONE, NOW_S), Err(Outcome::Closed));
 
         let endless = HuntSetup { length_s: 0, ..setup };
-        let hunt = open(&Hunt::new(5), &endless, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), &endless, &NONE, NOW_S).unwrap();
         assert!(!hunt.is_over(u32::MAX));
-        let late = open(&Hunt::new(5), &setup, u32::MAX - 1).unwrap();
+        let late = open(&Hunt::new(5), &setup, &NONE, u32::MAX - 1).unwrap();
         assert_eq!(late.ends_s, u32::MAX);
     }
 

@@ -14,7 +14,7 @@ mod tests;
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{
     CELL_BITS, EventKind, Hotspot, HotspotKind, HuntSetup, ITEM_TYPES, PowerUp, QUEST_BITS,
-    QuestPay, SCORE_MAX, TEAMS,
+    QuestPay, Quota, SCORE_MAX, TEAMS,
 };
 
 use super::games::{self, Payee};
@@ -39,7 +39,7 @@ pub enum Action {
     /// End the hotspot on the cell.
     Expire,
     /// Open the hunt.
-    Open(HuntSetup),
+    Open(HuntSetup, Quota),
     /// Close the hunt.
     Close,
     /// Join the hunt in this team; 0 = in none.
@@ -105,7 +105,8 @@ impl Action {
             EventKind::HuntOpen if nowhere => {
                 let setup = HuntSetup::unpack(argument);
                 let game = games::known(setup.game)?;
-                return game.rules.takes(&setup).then_some(Self::Open(setup));
+                let quota = Quota::of(payload)?;
+                return game.rules.takes(&setup).then_some(Self::Open(setup, quota));
             }
             EventKind::HuntClose if nowhere && argument == 0 => Self::Close,
             EventKind::PlayerJoin if nowhere && argument <= TEAMS as u64 => {

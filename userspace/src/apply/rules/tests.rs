@@ -241,7 +241,9 @@ fn nonsense_of_hunts_and_quests_is_no_action() {
     };
     let setup = HuntSetup { game: 1, length_s: 9, settings: 0 };
     let packed = setup.pack().unwrap();
-    assert_eq!(of(EventKind::HuntOpen, 0, packed, &[]), Some(Action::Open(setup)));
+    let none = Quota::default();
+    assert_eq!(of(EventKind::HuntOpen, 0, packed, &[]), Some(Action::Open(setup, none)));
+    assert_eq!(of(EventKind::HuntOpen, 0, packed, &[0; 17]), None);
     for (subject, argument) in [(1, packed), (0, packed | 1 << 28), (0, 0), (0, 99)] {
         assert_eq!(of(EventKind::HuntOpen, subject, argument, &[]), None);
     }

@@ -69,6 +69,8 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
         "pot": row.pot,
         "winner": (row.lots > 0).then_some(row.winner),
         "teams": teams,
+        "tenant": (row.tenant > 0).then_some(row.tenant),
+        "over_quota": row.over_quota,
         "epoch": found.epoch,
         "age_ns": found.age_ns,
     })))
