@@ -27,7 +27,7 @@ impl<'a> Graph<'a> {
             .edges
             .iter()
             .all(|[from, to]| usize::from(*from) < graph.nodes && usize::from(*to) < graph.nodes);
-        (known && graph.is_simple() && graph.is_acyclic()).then_some(graph)
+        (known && graph.is_sound()).then_some(graph)
     }
 
     /// The graph of a payload that was judged when the quest was defined.
@@ -45,18 +45,27 @@ impl<'a> Graph<'a> {
         self.nodes
     }
 
-    /// Whether no edge is there twice.
-    fn is_simple(&self) -> bool {
-        let twice = |at: usize| self.edges[..at].contains(&self.edges[at]);
-        !(0..self.edges.len()).any(twice)
-    }
-
-    /// Takes away nodes without predecessors until none is left, or all that are
-    /// left have one.
-    fn is_acyclic(&self) -> bool {
+    /// Whether no edge is there twice and no way leads back to where it began. Takes
+    /// time in proportion to nodes and edges, since anybody may send a graph: nodes
+    /// without predecessors are taken away until none is left, or all that are left
+    /// have one.
+    fn is_sound(&self) -> bool {
+        // Edges by where they begin: those of node n are `to[from[n]..from[n + 1]]`.
+        let mut from = [0u16; 257];
         let mut wanted = [0u16; 256];
-        for [_, to] in self.edges {
-            wanted[usize::from(*to)] += 1;
+        for [begin, end] in self.edges {
+            from[usize::from(*begin) + 1] += 1;
+            wanted[usize::from(*end)] += 1;
+        }
+        for node in 0..256 {
+            from[node + 1] += from[node];
+        }
+        let mut next = from;
+        let mut to = [0u8; 256];
+        for [begin, end] in self.edges {
+            let place = &mut next[usize::from(*begin)];
+            to[usize::from(*place)] = *end;
+            *place += 1;
         }
         let mut free = [0u8; 256];
         let mut found = 0;
@@ -68,15 +77,19 @@ impl<'a> Graph<'a> {
         }
         let mut taken = 0;
         while taken < found {
-            let node = free[taken];
+            let node = usize::from(free[taken]);
             taken += 1;
-            for [from, to] in self.edges {
-                if *from == node {
-                    wanted[usize::from(*to)] -= 1;
-                    if wanted[usize::from(*to)] == 0 {
-                        free[found] = *to;
-                        found += 1;
-                    }
+            let mut seen = [0u64; 4];
+            for end in &to[usize::from(from[node])..usize::from(from[node + 1])] {
+                if is_set(&seen, *end) {
+                    return false;
+                }
+                set(&mut seen, *end);
+                let wanted = &mut wanted[usize::from(*end)];
+                *wanted -= 1;
+                if *wanted == 0 {
+                    free[found] = *end;
+                    found += 1;
                 }
             }
         }
@@ -163,6 +176,8 @@ pub fn abandon(progress: &Progress) -> Result<Progress, Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// 0 -> 1 -> 3, 0 -> 2 -> 3, 2 -> 4
@@ -231,6 +246,31 @@ mod tests {
             assert!(Graph::of(payload).is_none(), "{what}");
         }
         assert_eq!(Graph::of(&[0, 0]).map(|g| g.nodes()), Some(1));
+    }
+
+    proptest! {
+        /// Against what is said of it: no edge twice, and an order in which every
+        /// edge leads on.
+        #[test]
+        fn a_graph_is_one_that_can_be_put_in_order(
+            last in 0u8..6,
+            edges in proptest::collection::vec([0u8..7, 0u8..7], 0..9),
+        ) {
+            let mut payload = vec![last, 0];
+            payload.extend(edges.iter().flatten());
+            let known = edges.iter().flatten().all(|node| *node <= last);
+            let twice = (1..edges.len()).any(|at| edges[..at].contains(&edges[at]));
+            // Longest ways, grown as often as there are nodes: a cycle grows for ever.
+            let mut depth = [0; 7];
+            for _ in 0..=7 {
+                for [from, to] in &edges {
+                    let (from, to) = (usize::from(*from), usize::from(*to));
+                    depth[to] = depth[to].max(depth[from] + 1);
+                }
+            }
+            let cycle = depth.iter().any(|depth| *depth > 6);
+            prop_assert_eq!(Graph::of(&payload).is_some(), known && !twice && !cycle);
+        }
     }
 
     #[test]
