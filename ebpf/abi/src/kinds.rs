@@ -286,8 +286,8 @@ pub struct Quota {
     pub cells_max: u32,
     /// Most players; 0 = as many as there is room for.
     pub players_max: u32,
-    /// Most events in one second of log time, however they end; 0 = any number.
-    /// Duplicates and what is malformed do not count, nor does hunt-close.
+    /// Most events in one second of log time that a rule decides, however; 0 = any
+    /// number. Hunt-close does not count.
     pub events_per_s: u32,
 }
 

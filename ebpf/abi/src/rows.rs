@@ -183,7 +183,7 @@ impl Row for RankRow {
 ///
 /// ```text
 ///  0       4         8        12     13      14     16
-///  | cells | players | ranked | game | state | zero | score_epoch ...
+///  | cells | players | ranked | game | phase | zero | score_epoch ...
 ///
 ///  24         28       32     36       40    48       56           64          192          256
 ///  | opened_s | ends_s | lots | tenant | pot | winner | over_quota | 16 x bank | 16 x tiles |
@@ -212,8 +212,8 @@ pub struct HuntRow {
     pub tenant: u32,
     /// What waits for the winner.
     pub pot: u64,
-    /// Player that would win the pot now, or has won it; means something where there
-    /// are lots.
+    /// Player that wins the pot, or has won it; 0 while the hunt plays, and without
+    /// lots.
     pub winner: u64,
     /// Events refused as `over-quota`, ever.
     pub over_quota: u64,

@@ -55,6 +55,12 @@ impl Event {
         self
     }
 
+    /// What it packs its particulars into.
+    #[must_use]
+    pub fn into_argument_and_payload(self) -> (u64, Vec<u8>) {
+        (self.argument, self.payload)
+    }
+
     const fn of(player: u64, kind: EventKind, subject: u64, argument: u64) -> Self {
         Self::new(player, kind.code(), subject).argument(argument)
     }
@@ -199,7 +205,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`SendError::Quest`] for a graph that is none, or that does not fit a payload.
+    /// [`SendError::Quest`] for nodes that are not there, and for what does not fit a
+    /// payload. An edge that is there twice and a cycle are `malformed`, by the server.
     pub fn quest(
         player: u64,
         quest: u64,
@@ -227,10 +234,16 @@ impl Event {
         Ok(Self::of(player, EventKind::QuestDefine, quest, argument).payload(payload))
     }
 
-    /// Passes a node of a quest, whose id has 56 bits.
-    #[must_use]
-    pub const fn checkpoint(player: u64, quest: u64, node: u8) -> Self {
-        Self::of(player, EventKind::Checkpoint, quest << 8 | node as u64, 0)
+    /// Passes a node of a quest.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Quest`] for an id of more than 56 bits.
+    pub const fn checkpoint(player: u64, quest: u64, node: u8) -> Result<Self, SendError> {
+        if quest >> QUEST_BITS != 0 {
+            return Err(SendError::Quest { quest, what: "ids have 56 bits" });
+        }
+        Ok(Self::of(player, EventKind::Checkpoint, quest << 8 | node as u64, 0))
     }
 
     /// Gives up what the player has passed of a quest.
@@ -320,6 +333,7 @@ mod tests {
     fn what_cannot_be_is_refused_before_it_is_sent() {
         let long = HuntSetup { length_s: 1 << 20, ..SETUP };
         assert_eq!(Event::open(7, &long), Err(SendError::Setup { setup: long }));
+        assert!(matches!(Event::checkpoint(7, 1 << 56, 0), Err(SendError::Quest { .. })));
         let weak = Event::power_up(7, &PowerUp { factor: 1, ..POWER_UP }).unwrap_err();
         assert!(weak.to_string().contains("factor: 1"), "{weak}");
         let edges: Vec<(u8, u8)> = (0..255).map(|node| (node, node + 1)).collect();
@@ -356,7 +370,7 @@ mod tests {
             (Event::power_up(7, &POWER_UP).unwrap(), 0, POWER_UP.pack().unwrap()),
             (Event::treasure_type(7, 9, "{}"), 9, 0),
             (Event::quest(7, 9, 2, &[(0, 1)], PAY).unwrap(), 9, PAY.pack().unwrap()),
-            (Event::checkpoint(7, 9, 255), 0x9ff, 0),
+            (Event::checkpoint(7, 9, 255).unwrap(), 0x9ff, 0),
             (Event::abandon(7, 9), 9, 0),
             (Event::reward(7, 9, 5), 9, 5),
             (Event::deposit(7, 5), 0, 5),

@@ -18,7 +18,6 @@ impl Partition {
         now: &Now<'_>,
         pending: &Pending<'_>,
         setup: &HuntSetup,
-        quota: &Quota,
     ) -> Result<(), Outcome> {
         let known = self.hunt_of(pending);
         let record = match known {
@@ -26,17 +25,22 @@ impl Partition {
             None if self.has_hunt_room() => Hunt::new(pending.domain),
             None => return Err(Outcome::Full),
         };
-        let record = rules::hunts::open(&record, setup, quota, now.log_time_s)?;
+        // The payload was judged with the argument.
+        let quota = Quota::of(pending.payload).ok_or(Outcome::Malformed)?;
+        let has_players = known.is_some_and(|hunt| self.index.tally(hunt).players > 0);
+        let record = rules::hunts::open(&record, has_players, setup, &quota, now.log_time_s)?;
         let hunt = self.hunt_or_new(known, pending)?;
         self.write_hunt(hunt, &record);
         Ok(())
     }
 
     /// Counts the event of a hunt that may use only so much.
+    ///
+    /// Not digested: what follows from it are outcomes, which are; so is what is
+    /// counted for show by [`Self::count_refused`].
     pub(super) fn count(&mut self, now: &Now<'_>, hunt: HuntId) -> Result<(), Outcome> {
-        let record = rules::hunts::count(self.index.hunt_record(hunt), now.log_time_s)?;
-        // Not digested: what follows from it are outcomes, which are.
-        self.index.hunt_write(hunt, &record);
+        let events = rules::hunts::count(self.index.hunt_record(hunt), now.log_time_s)?;
+        self.index.hunt_count(hunt, now.log_time_s, events);
         Ok(())
     }
 
@@ -81,7 +85,7 @@ impl Partition {
         team: u8,
     ) -> Result<(), Outcome> {
         let (hunt, record) = self.playing(now, pending)?;
-        let is_in_teams = games::of(record).is_in_teams();
+        let is_in_teams = games::of(record).is_in_teams;
         let (slot, player) = self.player_of(Some(hunt), pending);
         let player = rules::hunts::join(slot.is_some(), player, team, is_in_teams)?;
         self.write_player(Whose::of(hunt, pending), slot, &player)?;
@@ -130,7 +134,7 @@ impl Partition {
     ) -> Result<(), Outcome> {
         let hunt = self.hunt_of(pending).ok_or(Outcome::NotFound)?;
         let mut record = *self.index.hunt_record(hunt);
-        if !games::of(&record).is_in_teams() {
+        if !games::of(&record).is_in_teams {
             return Err(Outcome::WrongGame);
         }
         let slot = self.index.player_slot_near(pending.player_hint, hunt, pending.player);
@@ -192,11 +196,11 @@ impl Partition {
     ) -> Result<(), Outcome> {
         let (hunt, record) = self.playing(now, pending)?;
         let game = games::of(record);
-        let factor = game.factor(record, now.log_time_s);
+        let factor = (game.factor)(record, now.log_time_s);
         let definition = self.index.definition_slot(hunt, DefinitionKind::Quest, quest);
         let definition = self.index.definition(definition.ok_or(Outcome::NotFound)?);
         let (slot, player) = self.player_of(Some(hunt), pending);
-        if game.is_in_teams() && player.is_none_or(|player| player.team == 0) {
+        if game.is_in_teams && player.is_none_or(|player| player.team == 0) {
             return Err(Outcome::NotJoined);
         }
         // Both were judged when the quest was defined.
@@ -205,7 +209,7 @@ impl Partition {
         let progress = self.progress(slot, quest);
         let (passed, due) = quests::pass(&graph, &progress.unwrap_or_default(), node)?;
         let is_ended = |quest| self.progress(slot, quest).is_some_and(|p| p.ended);
-        if !game.quest_before(quest).is_none_or(is_ended) {
+        if !(game.quest_before)(quest).is_none_or(is_ended) {
             return Err(Outcome::OutOfOrder);
         }
         let player = player.ok_or(Outcome::Full)?;

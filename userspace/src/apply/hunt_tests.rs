@@ -94,6 +94,7 @@ fn a_closed_hunt_plays_no_more_and_its_wallets_stay() {
     w.quest(1, CHAIN);
     let setup = HuntSetup { game: FREE_ROAM, length_s: 0, settings: 0 }.pack().unwrap();
     let spawn = TICKET.pack().unwrap();
+    let power_up = PowerUp { item: 0, factor: 2, seconds: 1 }.pack().unwrap();
     w.all(&[
         (HuntOpen, 1, 0, setup, AlreadyDone),
         (PlayerJoin, 7, 0, 0, Applied),
@@ -109,6 +110,9 @@ fn a_closed_hunt_plays_no_more_and_its_wallets_stay() {
         (HotspotExpire, 7, 5, 0, Closed),
         (PlayerJoin, 8, 0, 0, Closed),
         (LocationPing, 7, 5, 0, Closed),
+        (CollectItem, 7, 5, 0, Closed),
+        (UseKey, 7, 5, 0, Closed),
+        (EventKind::PowerUp, 7, 0, power_up, Closed),
         (Checkpoint, 7, 1 << 8, 0, Closed),
         (QuestAbandon, 7, 1, 0, Closed),
         (WalletSpend, 7, 0, 20, Applied),
@@ -116,6 +120,8 @@ fn a_closed_hunt_plays_no_more_and_its_wallets_stay() {
         (BankDeposit, 7, 0, 1, WrongGame),
     ]);
     assert_eq!(w.says(TreasureType, 1, 0, b"{}"), Closed);
+    let pay = QuestPay { node: 1, end: 1 }.pack().unwrap();
+    assert_eq!(w.says(QuestDefine, 2, pay, CHAIN), Closed);
     assert_eq!(w.record(7).wallet, 35);
 }
 
@@ -227,7 +233,8 @@ fn ground_is_taken_from_other_teams_only() {
     assert_eq!(w.hunt().tiles[..2], [2, 0]);
     w.all(&[(Claim, 9, 5, 0, Applied)]);
     assert_eq!(w.hunt().tiles[..2], [1, 1]);
-    assert_eq!((w.record(9).wallet, w.record(7).wallet), (100, 200), "paid again by every capture");
+    assert_eq!((w.record(9).wallet, w.record(9).score), (0, 100), "points, no currency");
+    assert_eq!((w.record(7).wallet, w.record(7).score), (200, 200));
     w.all(&[(Claim, 9, 5, 0, AlreadyClaimed), (Claim, 8, 5, 0, Applied)]);
     assert_eq!(w.hunt().tiles[..2], [2, 0]);
     // Another ticket in the place of a held one is nobody's.
@@ -395,6 +402,41 @@ fn a_hunt_uses_no_more_than_its_quota() {
     assert_eq!((hunt.tenant, hunt.over_quota), (9, 4));
     w.log_time_ms += 1_000;
     w.all(&[(Claim, 7, 5, 0, Closed), (WalletSpend, 7, 0, 5, Applied)]);
+}
+
+/// What is over the quota of its second is not remembered: the same key goes through
+/// in the next, and a flood uses up no keys of others.
+#[test]
+fn over_the_quota_of_a_second_is_not_for_ever() {
+    let mut w = World::default();
+    let setup = HuntSetup { game: FREE_ROAM, length_s: 0, settings: 0 }.pack().unwrap();
+    assert_eq!(
+        w.says(HuntOpen, 0, setup, &[9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]),
+        Applied
+    );
+    let (first, second) = (w.wish(WalletCredit, 7, 0, 5), w.wish(WalletCredit, 7, 0, 5));
+    let keys = w.home().dedupe().keys_len();
+    assert_eq!(
+        w.send(&[first, second, second]),
+        [First(Applied), First(OverQuota), First(OverQuota)]
+    );
+    assert_eq!(w.home().dedupe().keys_len(), keys + 1);
+    w.log_time_ms += 1_000;
+    assert_eq!(w.one(second), First(Applied));
+    assert_eq!(w.record(7).wallet, 10);
+}
+
+/// Players that hold something as nobody's would hold it as a team's afterwards.
+#[test]
+fn a_hunt_with_players_is_not_opened_in_teams() {
+    let mut w = World::default();
+    w.spawn(5, &TICKET);
+    w.all(&[(Claim, 7, 5, 0, Applied)]);
+    for game in [TEAM_HUNT, TERRITORY] {
+        let setup = HuntSetup { game, length_s: 0, settings: 0 }.pack().unwrap();
+        w.all(&[(HuntOpen, 1, 0, setup, WrongGame)]);
+    }
+    w.open(TIMED_RACE, 60, 10 | 2 << 16 | 3 << 24);
 }
 
 /// Everything there is comes back from an image, and goes on as if it had not left.

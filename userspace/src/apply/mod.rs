@@ -33,7 +33,7 @@
 //! | any | `malformed` | unknown kind, no UUIDv7, reserved field set; argument, subject or payload nonsense; transfer to oneself | `rules::tests::nonsense_is_no_action`, `nonsense_of_hunts_and_quests_is_no_action` |
 //! | any of `game.v1` and `quest.v1` but a first spawn or open | `not-found` | no such hunt | each kind's |
 //! | the same, but hunt-close | `closed` | the hunt is closed or its time is up | `hunt_tests::a_closed_hunt_plays_no_more_and_its_wallets_stay` |
-//! | any but hunt-close, in a hunt with a quota | `over-quota` | before all else: the hunt has had its events of this second | `hunt_tests::a_hunt_uses_no_more_than_its_quota` |
+//! | any but hunt-close, in a hunt with a quota | `over-quota` | before all else: the hunt has had its events of this second. Its key is not recorded | `hunt_tests::a_hunt_uses_no_more_than_its_quota` |
 //! | hotspot-spawn | `full` | hunts or cells are used up; a cell that exists is always set again | `tests::hunts_cells_and_players_run_out` |
 //! | | `applied` | the hotspot stands on the cell, whatever stood there; ground held there is nobody's | `tests::a_spawn_replaces_what_stood_there` |
 //! | collect-item, use-key, claim | `not-found` | no such cell, or its hotspot is of another kind | `rules::tests::what_is_not_there_is_not_found` |
@@ -46,7 +46,7 @@
 //! | | `full` | bank, pot or number of lots would overflow | the same |
 //! | collect-item | `applied` | one item more, one remaining less, reward to the score | `rules::tests::collecting_moves_one_item_and_pays_score` |
 //! | use-key | `applied` | one item less, one remaining less, reward to score and payee | `rules::tests::a_key_opens_a_chest_and_is_used_up` |
-//! | claim | `applied` | nothing remains, reward to score and payee, the player noted | `rules::tests::a_claim_is_hotspot_wallet_and_score_in_one_step` |
+//! | claim | `applied` | nothing remains, reward to score and payee, the player noted; ground taken from a team pays points alone | `rules::tests::a_claim_is_hotspot_wallet_and_score_in_one_step` |
 //! | wallet-credit | `full` | hunts or players are used up, or the wallet would overflow | `rules::tests::credits_stop_at_the_end_of_the_number` |
 //! | wallet-spend | `insufficient-funds` | hunt or player unknown, or the wallet holds less | `rules::tests::a_wallet_never_goes_below_zero` |
 //! | wallet-credit, wallet-spend | `applied` | the wallet changes by the argument | the same two |
@@ -58,11 +58,10 @@
 //! | | `applied` | its second is now; the cell stays, and who claimed it | the same |
 //! | hunt-open | `malformed` | no such game type, or it does not take length and settings | `games::tests` |
 //! | | `full` | the hunt is unknown and hunts are used up | `hunt_tests::definitions_deeds_and_hunts_run_out` |
-//! | | `closed`, `already-done` | it is closed or over; it was opened before | `rules::hunts::tests::a_hunt_is_opened_once_and_closed_once` |
+//! | | `closed`, `already-done`, `wrong-game` | it is closed or over; it was opened before; it has players, and the game is in teams | `rules::hunts::tests::a_hunt_is_opened_once_and_closed_once` |
 //! | | `applied` | it is of that game type, and ends after its length; what was there stays | the same |
 //! | hunt-close | `closed` | it was closed before; a hunt that is over can be | the same |
-//! | | `full` | the winner's wallet would overflow with the pot | `rules::hunts::tests::closing_pays_the_pot_once` |
-//! | | `applied` | it is closed, and the pot is the winner's | the same, `hunt_tests::the_pot_goes_to_one_of_those_who_paid_into_it` |
+//! | | `applied` | it is closed, and of the pot is the winner's what the wallet can hold | `rules::hunts::tests::closing_pays_the_pot_once`, `hunt_tests::the_pot_goes_to_one_of_those_who_paid_into_it` |
 //! | player-join | `wrong-game` | a team where the game has none, or none where it has teams | `rules::hunts::tests::teams_are_joined_once_and_only_where_there_are_any` |
 //! | | `full` | the player is unknown and players are used up | the same |
 //! | | `already-done` | the player is known, and in a team where there are teams | the same |
@@ -71,7 +70,7 @@
 //! | | `applied` | the player was last there | the same |
 //! | power-up | `no-key` | the player is unknown or holds no such item | `rules::hunts::tests::a_power_up_costs_an_item_and_ends` |
 //! | | `applied` | one item less; points are multiplied until its end, instead of as before | the same |
-//! | treasure-type-updated | `full` | the type is new and definitions are used up | `hunt_tests::definitions_deeds_and_hunts_run_out` |
+//! | treasure-type-updated | `full` | the type is new and definitions are used up, or its versions are | `hunt_tests::definitions_deeds_and_hunts_run_out` |
 //! | | `applied` | the payload is the type's next version | `hunt_tests::treasure_types_are_versioned` |
 //! | quest-define | `malformed` | the payload is no graph: cut, unknown node, edge twice, cycle | `rules::quests::tests::a_payload_that_is_no_graph_is_told` |
 //! | | `already-done`, `full` | the quest is defined; definitions are used up | `hunt_tests::quests_are_passed_in_order_and_paid_once` |

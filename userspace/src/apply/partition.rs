@@ -11,7 +11,7 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use super::belt::{self, Entry, One, Pending};
 use super::capture::Captured;
 use super::digest::Digest;
-use super::games::{self, GameType, Payee};
+use super::games::{self, GameRow, Payee};
 use super::rules::{self, Action, HotspotState, PlayerState, Terms};
 use crate::batch::{BatchView, OutcomeSlots, Range};
 use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Secret, Verdict};
@@ -239,7 +239,19 @@ impl Partition {
         let (fingerprint, key_ms) = (pending.fingerprint, dedupe::key_ms(&pending.key));
         match self.dedupe.check(fingerprint, key_ms, now.log_time_ms) {
             Verdict::Fresh => {
-                let outcome = self.perform(now, pending, action);
+                let bound = self.bound_hunt(pending, action);
+                if let Some(hunt) = bound
+                    && let Err(refused) = self.count(now, hunt)
+                {
+                    // Not recorded: it may come again in another second, and a flood
+                    // shall not use up the keys of others.
+                    self.count_refused(hunt);
+                    return self.settle(now, pending, refused);
+                }
+                let outcome = self.act(now, pending, action).err().unwrap_or(Outcome::Applied);
+                if let (Some(hunt), Outcome::OverQuota) = (bound, outcome) {
+                    self.count_refused(hunt);
+                }
                 self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
                 self.settle(now, pending, outcome);
             }
@@ -270,35 +282,15 @@ impl Partition {
         }
     }
 
-    /// The rule of a fresh event.
+    /// The hunt of an event, if it may use only so much.
     #[inline(always)]
-    fn perform(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Outcome {
-        let bound = self
-            .hunt_of(pending)
-            .filter(|hunt| self.index.hunt_record(*hunt).is_bound != 0 && action != Action::Close);
-        let performed = match bound {
-            None => self.act(now, pending, action),
-            Some(hunt) => self.act_bound(now, pending, action, hunt),
-        };
-        performed.err().unwrap_or(Outcome::Applied)
+    fn bound_hunt(&self, pending: &Pending<'_>, action: Action) -> Option<HuntId> {
+        let hunt = self.hunt_of(pending)?;
+        let is_bound = self.index.hunt_record(hunt).is_bound != 0 && action != Action::Close;
+        is_bound.then_some(hunt)
     }
 
-    /// [`Self::act`] in a hunt that may use only so much.
-    #[inline(never)]
-    fn act_bound(
-        &mut self,
-        now: &Now<'_>,
-        pending: &Pending<'_>,
-        action: Action,
-        hunt: HuntId,
-    ) -> Result<(), Outcome> {
-        let performed = self.count(now, hunt).and_then(|()| self.act(now, pending, action));
-        if performed == Err(Outcome::OverQuota) {
-            self.count_refused(hunt);
-        }
-        performed
-    }
-
+    /// The rule of a fresh event.
     #[inline(always)]
     fn act(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Result<(), Outcome> {
         match action {
@@ -310,7 +302,7 @@ impl Partition {
             Action::Spawn(hotspot) => self.spawn(now, pending, &hotspot),
             Action::Transfer(amount) => self.transfer(pending, amount),
             Action::Expire => self.expire(now, pending),
-            Action::Open(setup, quota) => self.open(now, pending, &setup, &quota),
+            Action::Open(setup) => self.open(now, pending, &setup),
             Action::Close => self.close(pending),
             Action::Join(team) => self.join(now, pending, team),
             Action::Ping => self.ping(now, pending),
@@ -404,15 +396,19 @@ impl Partition {
         let cell_slot = cell_slot.ok_or(Outcome::NotFound)?;
         let mut record = *self.index.cell(cell_slot);
         let (player_slot, player) = self.player_of(Some(hunt), pending);
-        let terms = Terms {
-            factor: game.factor(hunt_record, now.log_time_s),
-            payee: game.payee(),
+        let mut terms = Terms {
+            factor: (game.factor)(hunt_record, now.log_time_s),
+            payee: game.payee,
             log_time_s: now.log_time_s,
         };
         let mut hotspot = hotspot_state(&record);
         let holder = self.reopen(game, &record, player.as_ref(), &mut hotspot);
+        if holder != 0 {
+            // Two teams that claim in turn would make currency out of nothing.
+            terms.payee = Payee::Nobody;
+        }
         let (hotspot, player) = rule(hotspot, player, &terms)?;
-        if game.is_in_teams() && player.team == 0 {
+        if game.is_in_teams && player.team == 0 {
             return Err(Outcome::NotJoined);
         }
         let takeaway = Takeaway { hotspot, player, holder };
@@ -437,12 +433,12 @@ impl Partition {
     #[inline(always)]
     fn reopen(
         &self,
-        game: &dyn GameType,
+        game: &GameRow,
         cell: &Cell,
         player: Option<&PlayerState>,
         hotspot: &mut Option<HotspotState>,
     ) -> u8 {
-        if !game.holds_ground() {
+        if !game.holds_ground {
             return 0;
         }
         let (Some(slot), Some(hotspot)) = (PlayerSlot::of_mark(cell.claimed_by), hotspot) else {
@@ -465,11 +461,12 @@ impl Partition {
         hunt: HuntId,
         takeaway: &Takeaway,
         terms: &Terms,
-        game: &dyn GameType,
+        game: &GameRow,
     ) -> Result<Option<(Hunt, bool)>, Outcome> {
         let Takeaway { hotspot, player, holder } = takeaway;
-        let holds_ground = hotspot.claimed && game.holds_ground();
-        let pays = hotspot.kind != HotspotKind::Item && terms.payee != Payee::Wallet;
+        let holds_ground = hotspot.claimed && game.holds_ground;
+        let is_shared = matches!(terms.payee, Payee::Bank | Payee::Pot);
+        let pays = hotspot.kind != HotspotKind::Item && is_shared;
         if !holds_ground && !pays {
             return Ok(None);
         }
@@ -488,10 +485,11 @@ impl Partition {
             Payee::Pot if pays => {
                 changed.pot = rules::plus(changed.pot, reward)?;
                 changed.lots = changed.lots.checked_add(1).ok_or(Outcome::Full)?;
-                let lot = games::lot(&pending.key, now.epoch, now.log_time_ns);
-                is_winner = lot.is_multiple_of(changed.lots.into());
+                let n = changed.lots.into();
+                let lot = games::lot(&pending.key, now.epoch, now.log_time_ns, n);
+                is_winner = lot.is_multiple_of(n);
             }
-            Payee::Wallet | Payee::Bank | Payee::Pot => {}
+            Payee::Wallet | Payee::Bank | Payee::Pot | Payee::Nobody => {}
         }
         Ok(Some((changed, is_winner)))
     }
@@ -505,7 +503,7 @@ impl Partition {
     }
 
     /// Writes what the player owns now, in a new record where there was none.
-    /// Refuses only when there is no room, and has changed nothing then.
+    /// Refuses a new player only, without room or quota, and has changed nothing then.
     #[inline(always)]
     pub(super) fn write_player(
         &mut self,
@@ -624,7 +622,7 @@ impl Partition {
     fn lose_ground(&mut self, hunt: HuntId, mark: u32) {
         let Some(slot) = PlayerSlot::of_mark(mark) else { return };
         let record = self.index.hunt_record(hunt);
-        if games::of(record).holds_ground() {
+        if games::of(record).holds_ground {
             let mut changed = *record;
             changed.lose_tile(self.index.player(slot).team);
             self.write_hunt(hunt, &changed);

@@ -106,7 +106,7 @@ impl Index {
             let record = self.deed(DeedSlot(slot));
             (record.player, record.kind, record.book) == (player, kind, book)
         };
-        let hash = self.mix.of(0, Deed::key(player, kind, book));
+        let hash = self.deed_hash(player, kind, book);
         self.layout.deed_hash.find(&self.main, hash, is_it).map(DeedSlot)
     }
 
@@ -138,9 +138,15 @@ impl Index {
         Ok(DeedSlot(slot))
     }
 
+    /// Twice through the random mix: nobody can choose books of many players that meet
+    /// in one bucket.
+    fn deed_hash(&self, player: u32, kind: u8, book: u64) -> u64 {
+        self.mix.of(kind.into(), book ^ self.mix.of(0, player.into()))
+    }
+
     /// Makes the record in `slot`, which is the next, be found.
     pub(super) fn deed_enter(&mut self, record: &Deed, slot: u32) {
-        let hash = self.mix.of(0, Deed::key(record.player, record.kind, record.book));
+        let hash = self.deed_hash(record.player, record.kind, record.book);
         self.layout.deed_hash.insert(&mut self.main, hash, slot);
         self.deeds_len = slot + 1;
     }

@@ -10,7 +10,7 @@ use super::board::BoardKey;
 use super::capture::IndexImage;
 use super::records::{
     CELL_WORDS, Cell, DEED_WORDS, DEFINITION_WORDS, Deed, Definition, Hunt, IndexLimits, OrderKey,
-    PLAYER_WORDS, Player,
+    PLAYER_WORDS, Player, PlayerSlot,
 };
 
 /// Why the records of an image cannot be an index. The bytes had the right
@@ -85,8 +85,12 @@ impl Index {
         }
         self.load_hunts(&image.hunts[..image.hunts_len as usize])?;
         self.load_players(&image.players[..image.players_len as usize])?;
-        if let Some(number) = self.hunts().position(|hunt| hunt.winner > self.players_len) {
-            return Err(unsound("hunt", number as u32, "it is won by nobody that is known"));
+        let of_hunt = |mark: u32, hunt: u16| match PlayerSlot::of_mark(mark) {
+            None => true,
+            Some(slot) => slot.0 < self.players_len && self.player(slot).hunt == hunt,
+        };
+        if let Some(number) = (0..).zip(self.hunts()).find(|(n, h)| !of_hunt(h.winner, *n)) {
+            return Err(unsound("hunt", number.0.into(), "it is won by nobody of its players"));
         }
         self.load_board(&image.players[..image.players_len as usize])?;
         self.load_cells(&image.cells[..image.cells_len as usize])?;
@@ -193,8 +197,13 @@ impl Index {
                 self.vacant = slot + 1;
                 continue;
             }
-            if u32::from(cell.hunt) >= self.hunts_len || cell.claimed_by > self.players_len {
-                return Err(unsound("cell", slot, "unknown hunt or player"));
+            let is_known = u32::from(cell.hunt) < self.hunts_len;
+            let claimant = PlayerSlot::of_mark(cell.claimed_by);
+            let is_of_hunt = claimant.is_none_or(|player| {
+                player.0 < self.players_len && self.player(player).hunt == cell.hunt
+            });
+            if !is_known || !is_of_hunt {
+                return Err(unsound("cell", slot, "unknown hunt, or claimed by nobody in it"));
             }
             let hash = self.mix.of(cell.hunt, cell.id);
             self.layout.cell_hash.insert(&mut self.main, hash, slot);

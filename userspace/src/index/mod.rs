@@ -247,6 +247,13 @@ impl Index {
         *self.hunt_mut(hunt.0) = Hunt { domain, ..*record };
     }
 
+    /// Writes what is counted of a hunt, as [`Self::hunt_write`] would.
+    pub fn hunt_count(&mut self, hunt: HuntId, second: u32, events: u32) {
+        self.save(Kind::Hunts, hunt.0.into());
+        let record = self.hunt_mut(hunt.0);
+        (record.second, record.events) = (second, events);
+    }
+
     fn hunt_mut(&mut self, number: u16) -> &mut Hunt {
         let at = self.layout.hunts_at + usize::from(number) * HUNT_WORDS;
         let words: &mut [u64; HUNT_WORDS] = chunk_mut(&mut self.main, at);

@@ -280,7 +280,10 @@ impl Player {
     pub(super) const fn is_sound(&self) -> bool {
         self.score <= SCORE_MAX
             && self.team as usize <= TEAMS
-            && self.power <= POWER_FACTOR_MAX
+            && match self.power {
+                0 => self.power_until_s == 0,
+                power => power >= 2 && power <= POWER_FACTOR_MAX,
+            }
             && self.place <= 1 << CELL_BITS
     }
 }
@@ -294,7 +297,7 @@ impl Player {
 pub struct Tally {
     /// Cells with a hotspot, ended ones included.
     pub cells: u32,
-    /// Players that were given something.
+    /// Players that were given something, or joined.
     pub players: u32,
     /// Epoch of the last change of a score; 0 before the first.
     pub score_epoch: u64,
@@ -304,11 +307,14 @@ pub struct Tally {
 /// what teams own and what it may use behind.
 ///
 /// ```text
-///  0        8          12       16     17       18         19     20     24         32    40        44     64      192     256
-///  | domain | opened_s | ends_s | game | closed | is_bound | zero | lots | settings | pot | winner | zero | banks | tiles ...
+///  0        8          12       16     17       18         19     20     24
+///  | domain | opened_s | ends_s | game | closed | is_bound | zero | lots | settings ...
 ///
-///  256      260         264           268            272      276      280          288    320
-///  | tenant | cells_max | players_max | events_per_s | second | events | over_quota | zero |
+///  32    40       44             48       52       56     64      192     256
+///  | pot | winner | events_per_s | second | events | zero | banks | tiles ...
+///
+///  256      260         264           268    272          280    320
+///  | tenant | cells_max | players_max | zero | over_quota | zero |
 /// ```
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -335,8 +341,13 @@ pub struct Hunt {
     pub pot: u64,
     /// [`PlayerSlot::mark`] of whoever would win the pot now; 0 = nobody.
     pub winner: u32,
-    pub(super) spare_more: u32,
-    pub(super) room: [u64; 2],
+    /// Most events in a second; 0 = no bound.
+    pub events_per_s: u32,
+    /// The second of log time that [`Self::events`] are of.
+    pub second: u32,
+    /// Events in that second.
+    pub events: u32,
+    pub(super) room: u64,
     /// Bank of each team, team 1 first.
     pub banks: [u64; TEAMS],
     /// Tickets that each team holds, team 1 first.
@@ -347,15 +358,10 @@ pub struct Hunt {
     pub cells_max: u32,
     /// Most players; 0 = no bound but the partition's.
     pub players_max: u32,
-    /// Most events in a second; 0 = no bound.
-    pub events_per_s: u32,
-    /// The second of log time that [`Self::events`] are of.
-    pub second: u32,
-    /// Events in that second.
-    pub events: u32,
+    pub(super) spare_more: u32,
     /// Events refused as `over-quota`, ever.
     pub over_quota: u64,
-    pub(super) more_room: [u64; 4],
+    pub(super) more_room: [u64; 5],
 }
 
 impl Hunt {
@@ -400,10 +406,11 @@ impl Hunt {
 
     /// Whether the bytes that mean nothing are 0.
     pub(super) const fn is_sound(&self) -> bool {
-        matches!((self.spare, self.spare_more, self.room), (0, 0, [0, 0]))
-            && matches!(self.more_room, [0, 0, 0, 0])
+        let is_bound = self.cells_max > 0 || self.players_max > 0 || self.events_per_s > 0;
+        matches!((self.spare, self.spare_more, self.room), (0, 0, 0))
+            && matches!(self.more_room, [0, 0, 0, 0, 0])
             && self.closed <= 1
-            && self.is_bound <= 1
+            && self.is_bound == is_bound as u8
     }
 }
 
@@ -550,13 +557,6 @@ impl Deed {
 
     pub(super) const fn is_sound(&self) -> bool {
         matches!((self.kind, self.ended, self.spare), (1 | 2, 0 | 1, 0))
-    }
-
-    /// What it is found by.
-    pub(super) const fn key(player: u32, kind: u8, book: u64) -> u64 {
-        book.rotate_left(20).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ (player as u64) << 8
-            ^ kind as u64
     }
 }
 

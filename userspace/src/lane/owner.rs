@@ -59,6 +59,9 @@ pub(super) struct Owner {
     /// A set of histograms to fill next.
     spare_times: Option<Box<StageTimes>>,
     epoch: u64,
+    /// Log time of the last entry, with or without events, nanoseconds since the
+    /// Unix epoch.
+    log_time_ns: u64,
     /// Time spent in applying since the start, nanoseconds.
     apply_ns: u64,
     /// When the lane last had applied all that the log had handed out, monotonic
@@ -91,6 +94,7 @@ impl Owner {
             adopting: None,
             spare_times: Some(Box::default()),
             epoch,
+            log_time_ns: 0,
             apply_ns: 0,
             current_ns: 0,
         }
@@ -108,7 +112,7 @@ impl Owner {
     /// What answers from this state say of themselves.
     pub(super) fn shown(&self) -> Shown {
         let age_ns = if self.is_current() { 0 } else { monotonic_ns() - self.current_ns };
-        Shown { epoch: self.epoch, age_ns }
+        Shown { epoch: self.epoch, log_time_ns: self.log_time_ns, age_ns }
     }
 
     /// Whether a turn would find something to do.
@@ -190,6 +194,7 @@ impl Owner {
             self.apply_ns += monotonic_ns().saturating_sub(begun_ns);
         }
         self.epoch = epoch;
+        self.log_time_ns = self.log_time_ns.max(log_time_ns);
         self.link.set_applied_epoch(epoch);
     }
 

@@ -17,7 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use veltrix_abi::limits::{HEADER_BYTES, PAYLOAD_BYTES_LIMIT};
-use veltrix_abi::query::{QUERY_BYTES, Queries};
+use veltrix_abi::query::{
+    CellRow, ENTRY_FIXED_BYTES, HuntRow, QUERY_BYTES, QUERY_HEAD_BYTES, Queries, ROWS_MAX, Row,
+};
 
 use super::link::LaneLink;
 use super::owner::Owner;
@@ -30,7 +32,16 @@ pub const JOBS: usize = 128;
 /// through as many cells as a datagram may.
 const JOBS_A_TURN: usize = 4;
 
-const BODY_BYTES: usize = PAYLOAD_BYTES_LIMIT - HEADER_BYTES;
+/// Bytes of the largest body: of a datagram, or of what the control core asks for, a
+/// hunt and the most rows of something in it.
+pub const BODY_BYTES: usize = {
+    let of_datagram = PAYLOAD_BYTES_LIMIT - HEADER_BYTES;
+    let of_control = QUERY_HEAD_BYTES
+        + 2 * ENTRY_FIXED_BYTES
+        + HuntRow::BYTES
+        + ROWS_MAX as usize * CellRow::BYTES;
+    if of_control > of_datagram { of_control } else { of_datagram }
+};
 
 /// Bytes an asker reserves for its jobs.
 pub const BYTES_OF_JOBS: usize = JOBS * size_of::<ReadJob>();

@@ -76,8 +76,8 @@ impl Default for Limits {
             cells_max: 2_000_000,
             players_max: 2_000_000,
             hunts_max: 4096,
-            definitions_max: 16_384,
-            deeds_max: 1_000_000,
+            definitions_max: 65_536,
+            deeds_max: 2_000_000,
             dedupe_keys_max: 4_000_000,
             dedupe_window_ms: 600_000,
         }

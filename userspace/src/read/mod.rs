@@ -27,6 +27,9 @@ const STEPS_MAX: usize = 2_048;
 pub struct Shown {
     /// The last epoch that the partition has applied.
     pub epoch: u64,
+    /// Log time of that epoch, nanoseconds since the Unix epoch. A partition without
+    /// events in it knows an earlier one only.
+    pub log_time_ns: u64,
     /// How long ago everything that the log had handed out was applied: so old may
     /// the answer be, nanoseconds.
     pub age_ns: u64,
@@ -54,6 +57,8 @@ pub fn answer(
         Some(_) if shown.epoch < queries.min_epoch => Some(QueryStatus::Behind),
         Some(_) => None,
     };
+    let of_partition = partition.map_or(0, Partition::log_time_ns);
+    let log_time_ns = shown.log_time_ns.max(of_partition);
     let hunt = partition.and_then(|p| Some((p.index(), p.index().hunt(domain)?)));
     let mut at = QUERY_HEAD_BYTES;
     let mut steps = STEPS_MAX;
@@ -69,8 +74,7 @@ pub fn answer(
             (None, None, _) => QueryStatus::Malformed,
             (None, Some(_), None) => QueryStatus::NotFound,
             (None, Some(wanted), Some((index, hunt))) => {
-                let now_s = partition.map_or(0, |p| log_time_s(p.log_time_ns()));
-                entry.fill(index, hunt, &wanted, now_s)
+                entry.fill(index, hunt, &wanted, log_time_s(log_time_ns))
             }
         };
         at += entry.finish(&query, status);
@@ -238,7 +242,10 @@ fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
         lots: record.lots,
         tenant: record.tenant,
         pot: record.pot,
-        winner: winner.map_or(0, |slot| index.player(slot).player()),
+        // Told when it is over: who knew it before would close the hunt in time.
+        winner: winner
+            .filter(|_| phase != HuntPhase::Playing)
+            .map_or(0, |slot| index.player(slot).player()),
         over_quota: record.over_quota,
         banks: record.banks,
         tiles: record.tiles,

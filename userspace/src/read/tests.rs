@@ -10,7 +10,7 @@ use crate::apply::PartitionLimits;
 use crate::apply::tests::{Answer, HUNT, LIMITS, World};
 use crate::index::IndexLimits;
 
-const SHOWN: Shown = Shown { epoch: 77, age_ns: 5 };
+const SHOWN: Shown = Shown { epoch: 77, log_time_ns: 0, age_ns: 5 };
 const ROOMY: usize = 3_408;
 
 fn body(wanted: &[Query], min_epoch: u64, bytes: usize) -> Vec<u8> {

@@ -7,31 +7,31 @@
 //! | asked | by which events | what it answers |
 //! |---|---|---|
 //! | [`GameType::takes`] | hunt-open | whether length and settings make sense |
-//! | [`GameType::is_in_teams`] | player-join, bank-*, whatever pays | whether players play in teams, which have a bank |
-//! | [`GameType::factor`] | whatever pays points | what points are multiplied by now |
-//! | [`GameType::payee`] | use-key, claim | whose the currency is |
-//! | [`GameType::holds_ground`] | claim | whether a ticket that one team holds can be claimed by another |
+//! | [`GameType::IS_IN_TEAMS`] | player-join, bank-*, what hotspots and checkpoints pay | whether players play in teams, which have a bank |
+//! | [`GameType::factor`] | what pays points | what points are multiplied by now |
+//! | [`GameType::PAYEE`] | use-key, claim | whose the currency is |
+//! | [`GameType::HOLDS_GROUND`] | claim | whether a ticket that one team holds can be claimed by another |
 //! | [`GameType::quest_before`] | checkpoint | which quest must have been ended before |
 //!
-//! **A seventh game type** is one file here and one row in [`GAMES`]. Say points of
+//! **A seventh game type** is one file here, and its row in [`GAMES`]. Say points of
 //! the first minute count double:
 //!
 //! ```text
 //! // early_bird.rs
-//! pub struct EarlyBird;
+//! pub(super) struct EarlyBird;
 //!
 //! impl GameType for EarlyBird {
-//!     fn factor(&self, hunt: &Hunt, log_time_s: u32) -> u32 {
+//!     fn factor(hunt: &Hunt, log_time_s: u32) -> u32 {
 //!         if log_time_s.saturating_sub(hunt.opened_s) < 60 { 2 } else { 1 }
 //!     }
 //! }
 //!
 //! // mod.rs
-//! row(7, "early-bird", "Points of the first minute count double.", &EarlyBird),
+//! row::<early_bird::EarlyBird>(7, "early-bird", "Points of the first minute count double."),
 //! ```
 //!
-//! A new row changes how logs are replayed: raise
-//! [`crate::log::superblock::FORMAT_VERSION`].
+//! Say it in `userspace/docs/GAMES.md` too. A new row changes how logs are replayed:
+//! raise [`crate::log::superblock::FORMAT_VERSION`].
 
 mod free_roam;
 mod quest_chain;
@@ -53,44 +53,45 @@ pub enum Payee {
     Bank,
     /// The pot, which one of those who paid into it wins when the hunt is closed.
     Pot,
+    /// Nobody's: points alone are paid.
+    Nobody,
 }
 
 /// What a game type says of the rules; whatever it is silent about is as in a
 /// free-roam hunt.
-pub trait GameType: Sync {
+pub trait GameType {
+    /// Whether players play in teams. Then neither hotspots nor checkpoints pay a
+    /// player without one.
+    const IS_IN_TEAMS: bool = false;
+
+    /// Whose the currency is that a chest or a ticket pays.
+    const PAYEE: Payee = Payee::Wallet;
+
+    /// Whether teams hold the tickets they have claimed: it is counted how many, and
+    /// any other team may claim them from there, for points alone.
+    const HOLDS_GROUND: bool = false;
+
     /// Whether a hunt can be set up so. Without settings, if nothing else is said.
-    fn takes(&self, setup: &HuntSetup) -> bool {
+    #[must_use]
+    fn takes(setup: &HuntSetup) -> bool {
         setup.settings == 0
     }
 
-    /// Whether players play in teams. Then nothing is paid to a player without one.
-    fn is_in_teams(&self) -> bool {
-        false
-    }
-
     /// What points are multiplied by at this second of log time, 1 to 15.
-    fn factor(&self, _hunt: &Hunt, _log_time_s: u32) -> u32 {
+    #[must_use]
+    fn factor(_hunt: &Hunt, _log_time_s: u32) -> u32 {
         1
     }
 
-    /// Whose the currency is that a chest or a ticket pays.
-    fn payee(&self) -> Payee {
-        Payee::Wallet
-    }
-
-    /// Whether teams hold the tickets they have claimed: it is counted how many, and
-    /// any other team may claim them from there.
-    fn holds_ground(&self) -> bool {
-        false
-    }
-
     /// The quest that a player must have ended before `quest`.
-    fn quest_before(&self, _quest: u64) -> Option<u64> {
+    #[must_use]
+    fn quest_before(_quest: u64) -> Option<u64> {
         None
     }
 }
 
-/// One game type.
+/// One game type, as apply asks it: what is the same for all hunts of the type is
+/// read, the rest is called.
 pub struct GameRow {
     /// What [`HuntSetup::game`] calls it.
     pub code: u8,
@@ -98,57 +99,66 @@ pub struct GameRow {
     pub name: &'static str,
     /// One sentence for the documentation.
     pub doc: &'static str,
-    /// What it says of the rules.
-    pub rules: &'static dyn GameType,
+    /// See [`GameType::IS_IN_TEAMS`].
+    pub is_in_teams: bool,
+    /// See [`GameType::PAYEE`].
+    pub payee: Payee,
+    /// See [`GameType::HOLDS_GROUND`].
+    pub holds_ground: bool,
+    /// See [`GameType::takes`].
+    pub takes: fn(&HuntSetup) -> bool,
+    /// See [`GameType::factor`].
+    pub factor: fn(&Hunt, u32) -> u32,
+    /// See [`GameType::quest_before`].
+    pub quest_before: fn(u64) -> Option<u64>,
 }
 
-const fn row(
-    code: u8,
-    name: &'static str,
-    doc: &'static str,
-    rules: &'static dyn GameType,
-) -> GameRow {
-    GameRow { code, name, doc, rules }
+const fn row<G: GameType>(code: u8, name: &'static str, doc: &'static str) -> GameRow {
+    GameRow {
+        code,
+        name,
+        doc,
+        is_in_teams: G::IS_IN_TEAMS,
+        payee: G::PAYEE,
+        holds_ground: G::HOLDS_GROUND,
+        takes: G::takes,
+        factor: G::factor,
+        quest_before: G::quest_before,
+    }
 }
 
 /// Every game type there is, in order of their codes, which count from 1. No
 /// length and no settings, if a row says nothing of them.
 pub static GAMES: [GameRow; 6] = [
-    row(
+    row::<free_roam::FreeRoam>(
         1,
         "free-roam",
         "Everybody for themselves. A hunt that nobody has opened is played so.",
-        &free_roam::FreeRoam,
     ),
-    row(
+    row::<timed_race::TimedRace>(
         2,
         "timed-race",
         "Has a length and rounds; in bonus rounds points are multiplied. Settings: bits 0..16 seconds of a round, 16..24 every which round is a bonus round (2 to 255), 24..28 the factor (2 to 15).",
-        &timed_race::TimedRace,
     ),
-    row(
+    row::<team_hunt::TeamHunt>(
         3,
         "team-hunt",
         "In teams. What chests and tickets pay goes to the bank of the team, from which its players withdraw.",
-        &team_hunt::TeamHunt,
     ),
-    row(
+    row::<territory::Territory>(
         4,
         "territory",
-        "In teams. A ticket is held by the team that claimed it last, and any other may take it from there.",
-        &territory::Territory,
+        "In teams. A ticket is held by the team that claimed it last, and any other may take it from there, for points.",
     ),
-    row(
+    row::<quest_chain::QuestChain>(
         5,
         "quest-chain",
         "Quests are passed in order of their ids: each wants the one before ended, but 0 and 1.",
-        &quest_chain::QuestChain,
     ),
-    row(
+    row::<raffle_drop::RaffleDrop>(
         6,
         "raffle-drop",
         "What chests and tickets pay goes into a pot. Each is a lot; one of them, all alike, wins the pot when the hunt is closed.",
-        &raffle_drop::RaffleDrop,
     ),
 ];
 
@@ -158,24 +168,26 @@ pub fn known(code: u8) -> Option<&'static GameRow> {
     GAMES.get(usize::from(code).checked_sub(1)?)
 }
 
-/// The rules a hunt is played by.
+/// What a hunt is played as.
 #[inline(always)]
-pub(super) fn of(hunt: &Hunt) -> &'static dyn GameType {
-    // Nobody has opened it, or it was opened as free-roam.
+pub(super) fn of(hunt: &Hunt) -> &'static GameRow {
+    // Nobody has opened it: free-roam.
     let at = usize::from(hunt.game).saturating_sub(1);
-    GAMES.get(at).map_or(&free_roam::FreeRoam, |row| row.rules)
+    GAMES.get(at).unwrap_or(&GAMES[0])
 }
 
-/// The number by which a lot is drawn: the lot that is the `n`-th wins the pot from
-/// those before it when this is a multiple of `n`, so each of them is left with the
-/// same chance. XXH3-64 of key, epoch and log time in nanoseconds, little-endian:
-/// whoever has the log can check it, and who chooses a key does not know the others.
+/// The number by which the `n`-th lot is drawn: the lot takes the pot from those before
+/// it when this is a multiple of `n`, so each of them is left with the same chance.
+/// XXH3-64 of key, epoch, log time in nanoseconds and `n`, little-endian, 8 bytes
+/// each but the key: whoever has the log can check it, and who chooses a key does
+/// not know the others.
 #[must_use]
-pub fn lot(key: &[u8; 16], epoch: u64, log_time_ns: u64) -> u64 {
-    let mut bytes = [0; 32];
+pub fn lot(key: &[u8; 16], epoch: u64, log_time_ns: u64, n: u64) -> u64 {
+    let mut bytes = [0; 40];
     bytes[..16].copy_from_slice(key);
     bytes[16..24].copy_from_slice(&epoch.to_le_bytes());
-    bytes[24..].copy_from_slice(&log_time_ns.to_le_bytes());
+    bytes[24..32].copy_from_slice(&log_time_ns.to_le_bytes());
+    bytes[32..].copy_from_slice(&n.to_le_bytes());
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
@@ -200,7 +212,7 @@ mod tests {
     fn settings_that_mean_nothing_are_not_taken() {
         for row in &GAMES {
             let setup = HuntSetup { game: row.code, length_s: 0, settings: 1 };
-            assert!(!row.rules.takes(&setup), "{}", row.name);
+            assert!(!(row.takes)(&setup), "{}", row.name);
         }
     }
 
@@ -214,7 +226,7 @@ mod tests {
             for n in 1..=10u64 {
                 let mut key = [7; 16];
                 key[..8].copy_from_slice(&(round * 10 + n).to_le_bytes());
-                if lot(&key, 5, 1_000_000_007).is_multiple_of(n) {
+                if lot(&key, 5, 1_000_000_007, n).is_multiple_of(n) {
                     winner = n as usize - 1;
                 }
             }
@@ -225,8 +237,13 @@ mod tests {
 
     #[test]
     fn a_lot_depends_on_all_it_is_drawn_from() {
-        let all =
-            [lot(&[1; 16], 2, 3), lot(&[9; 16], 2, 3), lot(&[1; 16], 9, 3), lot(&[1; 16], 2, 9)];
-        assert!((1..4).all(|i| all[i] != all[0]));
+        let all = [
+            lot(&[1; 16], 2, 3, 4),
+            lot(&[9; 16], 2, 3, 4),
+            lot(&[1; 16], 9, 3, 4),
+            lot(&[1; 16], 2, 9, 4),
+            lot(&[1; 16], 2, 3, 9),
+        ];
+        assert!((1..5).all(|i| all[i] != all[0]));
     }
 }

@@ -5,7 +5,7 @@ use super::GameType;
 pub(super) struct QuestChain;
 
 impl GameType for QuestChain {
-    fn quest_before(&self, quest: u64) -> Option<u64> {
+    fn quest_before(quest: u64) -> Option<u64> {
         quest.checked_sub(1).filter(|before| *before > 0)
     }
 }
@@ -17,7 +17,7 @@ mod tests {
     #[test]
     fn the_first_quest_wants_nothing() {
         assert_eq!(
-            [0, 1, 2, 9].map(|q| QuestChain.quest_before(q)),
+            [0, 1, 2, 9].map(|q| QuestChain::quest_before(q)),
             [None, None, Some(1), Some(8)]
         );
     }

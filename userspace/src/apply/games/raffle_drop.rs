@@ -5,7 +5,5 @@ use super::{GameType, Payee};
 pub(super) struct RaffleDrop;
 
 impl GameType for RaffleDrop {
-    fn payee(&self) -> Payee {
-        Payee::Pot
-    }
+    const PAYEE: Payee = Payee::Pot;
 }

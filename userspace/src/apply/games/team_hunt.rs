@@ -5,11 +5,6 @@ use super::{GameType, Payee};
 pub(super) struct TeamHunt;
 
 impl GameType for TeamHunt {
-    fn is_in_teams(&self) -> bool {
-        true
-    }
-
-    fn payee(&self) -> Payee {
-        Payee::Bank
-    }
+    const IS_IN_TEAMS: bool = true;
+    const PAYEE: Payee = Payee::Bank;
 }

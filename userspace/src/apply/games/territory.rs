@@ -5,11 +5,6 @@ use super::GameType;
 pub(super) struct Territory;
 
 impl GameType for Territory {
-    fn is_in_teams(&self) -> bool {
-        true
-    }
-
-    fn holds_ground(&self) -> bool {
-        true
-    }
+    const IS_IN_TEAMS: bool = true;
+    const HOLDS_GROUND: bool = true;
 }

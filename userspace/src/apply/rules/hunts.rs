@@ -4,15 +4,18 @@ use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{HuntSetup, PowerUp, Quota};
 
 use super::{PlayerState, plus};
+use crate::apply::games;
 use crate::index::Hunt;
 
 /// The hunt is a game of this type from now on, and may use so much.
 ///
 /// # Errors
 ///
-/// `closed`; `already-done` when it was opened before.
+/// `closed`; `already-done` when it was opened before; `wrong-game` when there are
+/// players and they would have to be in teams, which what they hold is not.
 pub fn open(
     hunt: &Hunt,
+    has_players: bool,
     setup: &HuntSetup,
     quota: &Quota,
     log_time_s: u32,
@@ -22,6 +25,9 @@ pub fn open(
     }
     if hunt.game != 0 {
         return Err(Outcome::AlreadyDone);
+    }
+    if has_players && games::known(setup.game).is_some_and(|row| row.is_in_teams) {
+        return Err(Outcome::WrongGame);
     }
     let ends_s = match setup.length_s {
         0 => 0,
@@ -37,30 +43,26 @@ pub fn open(
     Ok(opened)
 }
 
-/// One event more in this second of log time: the hunt as it shall be.
+/// One event more in this second of log time: events of it, with this one.
 ///
 /// # Errors
 ///
-/// `over-quota`; what is refused so counts for no second.
-pub fn count(hunt: &Hunt, log_time_s: u32) -> Result<Hunt, Outcome> {
-    let mut counted = *hunt;
-    if counted.second != log_time_s {
-        (counted.second, counted.events) = (log_time_s, 0);
-    }
-    if counted.events_per_s > 0 && counted.events >= counted.events_per_s {
+/// `over-quota`; what is refused so does not count.
+pub fn count(hunt: &Hunt, log_time_s: u32) -> Result<u32, Outcome> {
+    let events = if hunt.second == log_time_s { hunt.events } else { 0 };
+    if hunt.events_per_s > 0 && events >= hunt.events_per_s {
         return Err(Outcome::OverQuota);
     }
-    counted.events = counted.events.saturating_add(1);
-    Ok(counted)
+    Ok(events.saturating_add(1))
 }
 
-/// The hunt plays no more, and its pot is the winner's: the hunt and what the winner
-/// owns, as they shall be.
+/// The hunt plays no more, and its pot is the winner's, as far as the wallet can hold
+/// it: nobody's wallet keeps a hunt open. The hunt and what the winner owns, as they
+/// shall be.
 ///
 /// # Errors
 ///
-/// `closed` when it was before; a hunt whose time is up can still be closed. `full`
-/// when the winner's wallet would overflow.
+/// `closed` when it was before; a hunt whose time is up can still be closed.
 pub fn close(
     hunt: &Hunt,
     winner: Option<PlayerState>,
@@ -68,12 +70,13 @@ pub fn close(
     if hunt.closed != 0 {
         return Err(Outcome::Closed);
     }
-    let winner = match winner {
-        None => None,
-        Some(winner) => Some(PlayerState { wallet: plus(winner.wallet, hunt.pot)?, ..winner }),
-    };
     let mut closed = *hunt;
-    (closed.closed, closed.pot) = (1, 0);
+    closed.closed = 1;
+    let winner = winner.map(|winner| {
+        let wallet = winner.wallet.saturating_add(hunt.pot);
+        closed.pot -= wallet - winner.wallet;
+        PlayerState { wallet, ..winner }
+    });
     Ok((closed, winner))
 }
 
@@ -158,33 +161,41 @@ mod tests {
     fn so_many_events_a_second_and_no_more() {
         let setup = HuntSetup { game: 1, length_s: 0, settings: 0 };
         let quota = Quota { tenant: 9, events_per_s: 2, ..NONE };
-        let mut hunt = open(&Hunt::new(5), &setup, &quota, NOW_S).unwrap();
+        let mut hunt = open(&Hunt::new(5), false, &setup, &quota, NOW_S).unwrap();
         assert_eq!((hunt.tenant, hunt.is_bound), (9, 1));
         for second in [NOW_S, NOW_S + 1, NOW_S + 9] {
-            hunt = count(&count(&hunt, second).unwrap(), second).unwrap();
+            for events in 1..=2 {
+                assert_eq!(count(&hunt, second), Ok(events));
+                (hunt.second, hunt.events) = (second, events);
+            }
             assert_eq!(count(&hunt, second), Err(Outcome::OverQuota));
         }
-        let unbound = open(&Hunt::new(5), &setup, &Quota { tenant: 9, ..NONE }, NOW_S).unwrap();
+        let unbound =
+            open(&Hunt::new(5), false, &setup, &Quota { tenant: 9, ..NONE }, NOW_S).unwrap();
         assert_eq!(unbound.is_bound, 0);
     }
 
     #[test]
     fn a_hunt_is_opened_once_and_closed_once() {
         let setup = HuntSetup { game: 2, length_s: 60, settings: 7 };
-        let hunt = open(&Hunt::new(5), &setup, &NONE, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), false, &setup, &NONE, NOW_S).unwrap();
         assert_eq!((hunt.game, hunt.opened_s, hunt.ends_s, hunt.settings), (2, 1_000, 1_060, 7));
-        assert_eq!(open(&hunt, &setup, &NONE, NOW_S), Err(Outcome::AlreadyDone));
+        assert_eq!(open(&hunt, false, &setup, &NONE, NOW_S), Err(Outcome::AlreadyDone));
         assert!(!hunt.is_over(1_059) && hunt.is_over(1_060));
-        assert_eq!(open(&hunt, &setup, &NONE, 1_060), Err(Outcome::Closed));
+        assert_eq!(open(&hunt, false, &setup, &NONE, 1_060), Err(Outcome::Closed));
         let (closed, none) = close(&hunt, None).unwrap();
         assert!(closed.is_over(NOW_S) && none.is_none());
         assert_eq!(close(&closed, None), Err(Outcome::Closed));
-        assert_eq!(open(&closed, &setup, &NONE, NOW_S), Err(Outcome::Closed));
+        assert_eq!(open(&closed, false, &setup, &NONE, NOW_S), Err(Outcome::Closed));
+
+        let teams = HuntSetup { game: 3, length_s: 0, settings: 0 };
+        assert_eq!(open(&Hunt::new(5), true, &teams, &NONE, NOW_S), Err(Outcome::WrongGame));
+        assert!(open(&Hunt::new(5), true, &setup, &NONE, NOW_S).is_ok());
 
         let endless = HuntSetup { length_s: 0, ..setup };
-        let hunt = open(&Hunt::new(5), &endless, &NONE, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), false, &endless, &NONE, NOW_S).unwrap();
         assert!(!hunt.is_over(u32::MAX));
-        let late = open(&Hunt::new(5), &setup, &NONE, u32::MAX - 1).unwrap();
+        let late = open(&Hunt::new(5), false, &setup, &NONE, u32::MAX - 1).unwrap();
         assert_eq!(late.ends_s, u32::MAX);
     }
 
@@ -195,7 +206,8 @@ mod tests {
         let (closed, winner) = close(&hunt, Some(PlayerState::default())).unwrap();
         assert_eq!((closed.pot, winner.map(|w| w.wallet)), (0, Some(40)));
         let rich = PlayerState { wallet: u64::MAX - 39, ..PlayerState::default() };
-        assert_eq!(close(&hunt, Some(rich)), Err(Outcome::Full));
+        let (closed, winner) = close(&hunt, Some(rich)).unwrap();
+        assert_eq!((closed.pot, winner.map(|w| w.wallet)), (1, Some(u64::MAX)));
     }
 
     #[test]

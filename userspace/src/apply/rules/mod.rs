@@ -39,7 +39,7 @@ pub enum Action {
     /// End the hotspot on the cell.
     Expire,
     /// Open the hunt.
-    Open(HuntSetup, Quota),
+    Open(HuntSetup),
     /// Close the hunt.
     Close,
     /// Join the hunt in this team; 0 = in none.
@@ -71,7 +71,8 @@ impl Action {
     #[must_use]
     #[inline(always)]
     pub fn of(kind: u16, player: u64, subject: u64, argument: u64, payload: &[u8]) -> Option<Self> {
-        let action = match EventKind::from_code(kind)? {
+        let kind = EventKind::from_code(kind)?;
+        let action = match kind {
             EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(argument)?),
             EventKind::CollectItem if argument == 0 => Self::Collect,
             EventKind::UseKey if argument == 0 => Self::UseKey,
@@ -94,7 +95,7 @@ impl Action {
             EventKind::WalletSpend => Self::Spend(argument),
             rarer => Self::rarer(rarer, subject, argument, payload)?,
         };
-        (!action.wants_cell() || subject >> CELL_BITS == 0).then_some(action)
+        (!kind.names_a_cell() || subject >> CELL_BITS == 0).then_some(action)
     }
 
     /// [`Self::of`] for what is not asked for all the time.
@@ -105,8 +106,8 @@ impl Action {
             EventKind::HuntOpen if nowhere => {
                 let setup = HuntSetup::unpack(argument);
                 let game = games::known(setup.game)?;
-                let quota = Quota::of(payload)?;
-                return game.rules.takes(&setup).then_some(Self::Open(setup, quota));
+                Quota::of(payload)?;
+                return (game.takes)(&setup).then_some(Self::Open(setup));
             }
             EventKind::HuntClose if nowhere && argument == 0 => Self::Close,
             EventKind::PlayerJoin if nowhere && argument <= TEAMS as u64 => {
@@ -126,15 +127,6 @@ impl Action {
             EventKind::BankWithdraw if nowhere && argument != 0 => Self::Withdraw(argument),
             _ => return None,
         })
-    }
-
-    /// Whether its subject is a cell.
-    #[inline(always)]
-    const fn wants_cell(&self) -> bool {
-        matches!(
-            self,
-            Self::Spawn(_) | Self::Collect | Self::UseKey | Self::Claim | Self::Expire | Self::Ping
-        )
     }
 }
 
@@ -268,7 +260,7 @@ impl PlayerState {
         let reward = u64::from(reward);
         let wallet = match terms.payee {
             Payee::Wallet => plus(self.wallet, reward)?,
-            Payee::Bank | Payee::Pot => self.wallet,
+            Payee::Bank | Payee::Pot | Payee::Nobody => self.wallet,
         };
         Self { wallet, ..self }.scored(reward, terms.factor, terms.log_time_s)
     }

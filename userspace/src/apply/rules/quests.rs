@@ -50,6 +50,9 @@ impl<'a> Graph<'a> {
     /// without predecessors are taken away until none is left, or all that are left
     /// have one.
     fn is_sound(&self) -> bool {
+        if self.edges.is_empty() {
+            return true;
+        }
         // Edges by where they begin: those of node n are `to[from[n]..from[n + 1]]`.
         let mut from = [0u16; 257];
         let mut wanted = [0u16; 256];
@@ -57,7 +60,7 @@ impl<'a> Graph<'a> {
             from[usize::from(*begin) + 1] += 1;
             wanted[usize::from(*end)] += 1;
         }
-        for node in 0..256 {
+        for node in 0..self.nodes {
             from[node + 1] += from[node];
         }
         let mut next = from;

@@ -170,7 +170,9 @@ fn an_ended_hotspot_gives_no_more() {
 fn the_game_says_what_points_count_and_whose_the_currency_is() {
     let ticket = hotspot(HotspotKind::Ticket);
     let powered = PlayerState { power: 3, power_until_s: NOW_S + 1, ..player(1) };
-    for (payee, wallet) in [(Payee::Wallet, 57), (Payee::Bank, 7), (Payee::Pot, 7)] {
+    for (payee, wallet) in
+        [(Payee::Wallet, 57), (Payee::Bank, 7), (Payee::Pot, 7), (Payee::Nobody, 7)]
+    {
         let terms = Terms { factor: 2, payee, ..TERMS };
         for (take, kind) in [(use_key as Take, HotspotKind::Chest), (claim, HotspotKind::Ticket)] {
             let (_, after) = take(Some(hotspot(kind)), Some(player(1)), &terms).unwrap();
@@ -241,8 +243,7 @@ fn nonsense_of_hunts_and_quests_is_no_action() {
     };
     let setup = HuntSetup { game: 1, length_s: 9, settings: 0 };
     let packed = setup.pack().unwrap();
-    let none = Quota::default();
-    assert_eq!(of(EventKind::HuntOpen, 0, packed, &[]), Some(Action::Open(setup, none)));
+    assert_eq!(of(EventKind::HuntOpen, 0, packed, &[]), Some(Action::Open(setup)));
     assert_eq!(of(EventKind::HuntOpen, 0, packed, &[0; 17]), None);
     for (subject, argument) in [(1, packed), (0, packed | 1 << 28), (0, 0), (0, 99)] {
         assert_eq!(of(EventKind::HuntOpen, subject, argument, &[]), None);

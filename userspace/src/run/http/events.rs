@@ -7,6 +7,8 @@
 //! takes no events here.
 
 mod body;
+mod fields;
+mod objects;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -67,7 +67,7 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
         "ends_s": row.ends_s,
         "lots": row.lots,
         "pot": row.pot,
-        "winner": (row.lots > 0).then_some(row.winner),
+        "winner": (row.lots > 0 && row.phase() != Some(HuntPhase::Playing)).then_some(row.winner),
         "teams": teams,
         "tenant": (row.tenant > 0).then_some(row.tenant),
         "over_quota": row.over_quota,

@@ -45,7 +45,7 @@ impl Load {
         let apply_ns = link.apply_ns.load(Relaxed);
         let is_first = *heard_ns == 0;
         let seconds = now_ns.saturating_sub(*heard_ns).max(1) as f64 / 1e9;
-        let busy = (apply_ns - *apply_ns_before) as f64 / 1e9 / seconds;
+        let busy = apply_ns.saturating_sub(*apply_ns_before) as f64 / 1e9 / seconds;
         (*heard_ns, *apply_ns_before) = (now_ns, apply_ns);
         let mut events = 0;
         let here = || link.judged.iter().enumerate().filter(|(number, _)| owned(*number));

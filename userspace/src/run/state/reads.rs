@@ -17,7 +17,7 @@ use veltrix_abi::query::{QUERY_BYTES, QUERY_HEAD_BYTES, Queries, Query, Wanted};
 
 use super::live::Live;
 use crate::lane::link::LaneLink;
-use crate::lane::reads::{Asker, JOBS};
+use crate::lane::reads::{Asker, BODY_BYTES, JOBS};
 use crate::replicate::{ReplicatedLog as _, Role};
 
 /// What a read is about.
@@ -70,7 +70,8 @@ impl Reads {
             queries.extend_from_slice(&bytes);
             answer_bytes += query.answer_bytes_max();
         }
-        let body_bytes = answer_bytes.max(QUERY_HEAD_BYTES + queries.len());
+        // Answers that do not fit say so, as they do in a datagram.
+        let body_bytes = answer_bytes.max(QUERY_HEAD_BYTES + queries.len()).min(BODY_BYTES);
         let Some(mut job) = self.asker.take() else {
             // Whoever went away needs no answer.
             let _ = tell.send(Err(NotAsked::AllUnderWay));

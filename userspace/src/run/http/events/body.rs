@@ -1,22 +1,15 @@
 //! The body of `POST /v1/events`, checked field by field: an error names the event,
 //! the field, what was found and what was wanted.
 
-use axum::http::StatusCode;
-use serde_json::{Map, Value};
-use veltrix_abi::kinds::{
-    CELL_BITS, EventKind, Hotspot, HotspotKind, ITEM_TYPES, LIFETIME_S_MAX, REWARD_MAX,
-};
+use serde_json::Value;
+use veltrix_abi::kinds::{CELL_BITS, EventKind};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
 use veltrix_client::{Event, Uuid};
 
-use super::super::game::kind_name;
-use super::super::params::shown;
 use super::super::refused::Refused;
 use super::EVENTS_MAX;
-use crate::config::value::nearest;
-
-const HOTSPOT_KINDS: [HotspotKind; 3] =
-    [HotspotKind::Item, HotspotKind::Chest, HotspotKind::Ticket];
+use super::fields::{Fields, seen};
+use super::objects;
 
 /// What a body holds.
 pub struct Taken {
@@ -52,7 +45,8 @@ pub fn parse(body: &[u8]) -> Result<Taken, Refused> {
 
 fn one(at: usize, value: &Value) -> Result<(Event, Option<Uuid>), Refused> {
     let place = format!("events[{at}]");
-    let known = ["kind", "player", "subject", "argument", "key", "hotspot", "payload"];
+    let known = ["kind", "player", "subject", "argument", "key", "payload"];
+    let known = [&known[..], &objects::NAMES].concat();
     let fields = Fields::of(&place, value, &known)?;
     let kind = fields.word("kind", EventKind::ALL, |kind| kind.label())?;
     let player = fields.number("player", u64::MAX)?.ok_or_else(|| fields.missing("player"))?;
@@ -62,25 +56,13 @@ fn one(at: usize, value: &Value) -> Result<(Event, Option<Uuid>), Refused> {
         (None, kind) if kind.names_nothing() => 0,
         (None, _) => return Err(fields.missing("subject")),
     };
-    let argument = fields.number("argument", u64::MAX)?;
-    let hotspot = fields.map.get("hotspot").map(|value| hotspot(&place, value)).transpose()?;
-    let argument = match (kind, hotspot, argument) {
-        (EventKind::HotspotSpawn, Some(hotspot), None) => hotspot,
-        (EventKind::HotspotSpawn, None, Some(argument)) => argument,
-        (EventKind::HotspotSpawn, None, None) => return Err(fields.missing("hotspot")),
-        (EventKind::HotspotSpawn, Some(_), Some(_)) => {
-            let error = format!("{place} has hotspot and argument, which say the same");
-            return Err(Refused::bad(error, "leave argument out"));
+    let (argument, payload) = match objects::described(&fields, kind)? {
+        Some(described) => described,
+        None => {
+            let payload = fields.map.get("payload").map(|value| payload(&place, value));
+            let argument = fields.number("argument", u64::MAX)?.unwrap_or(0);
+            (argument, payload.transpose()?.unwrap_or_default())
         }
-        (kind, Some(_), _) => {
-            let error = format!("{place} is {} and has a hotspot", kind.label());
-            return Err(Refused::bad(error, "only hotspot-spawn has one: leave it out"));
-        }
-        (_, None, argument) => argument.unwrap_or(0),
-    };
-    let payload = match fields.map.get("payload") {
-        None => Vec::new(),
-        Some(value) => payload(&place, value)?,
     };
     let key = fields.key()?;
     let event = Event::new(player, kind.code(), subject).argument(argument).payload(payload);
@@ -100,120 +82,20 @@ fn payload(place: &str, value: &Value) -> Result<Vec<u8>, Refused> {
     let bytes = bytes.filter(|bytes| bytes.len() <= EVENT_PAYLOAD_BYTES_MAX);
     bytes.ok_or_else(|| {
         Refused::bad(
-            format!("{place}.payload is {value}, wanted text or bytes, at most 512 of them"),
+            format!(
+                "{place}.payload is {}, wanted text or bytes, at most 512 of them",
+                seen(value)
+            ),
             "send \"payload\": \"text\", or \"payload\": [1, 2, 3]",
         )
     })
-}
-
-/// The argument that describes a hotspot.
-fn hotspot(place: &str, value: &Value) -> Result<u64, Refused> {
-    let place = format!("{place}.hotspot");
-    let fields = Fields::of(&place, value, &["kind", "item", "remaining", "reward", "lifetime_s"])?;
-    let kind = fields.word("kind", &HOTSPOT_KINDS, |kind| kind_name(*kind))?;
-    let number =
-        |name, max, default| Ok::<_, Refused>(fields.number(name, max)?.unwrap_or(default));
-    let hotspot = Hotspot {
-        kind,
-        // Each bound is that of its field, or below.
-        item: number("item", u64::from(ITEM_TYPES) - 1, 0)? as u8,
-        remaining: number("remaining", u16::MAX.into(), 1)? as u16,
-        reward: number("reward", REWARD_MAX.into(), 0)? as u32,
-        lifetime_s: number("lifetime_s", LIFETIME_S_MAX.into(), 0)? as u32,
-    };
-    hotspot.pack().ok_or_else(|| {
-        Refused::bad(
-            format!("{place} cannot be: item {}, remaining {}", hotspot.item, hotspot.remaining),
-            "remaining is 1 or more; a ticket has item 0 and remaining 1",
-        )
-    })
-}
-
-/// The fields of an object.
-struct Fields<'a> {
-    place: &'a str,
-    map: &'a Map<String, Value>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(place: &'a str, value: &'a Value, known: &[&str]) -> Result<Self, Refused> {
-        let Value::Object(map) = value else {
-            let error = format!("{place} is {}, wanted an object", seen(value));
-            return Err(Refused::bad(error, format!("its fields: {}", known.join(", "))));
-        };
-        if let Some(name) = map.keys().find(|name| !known.contains(&name.as_str())) {
-            let mend = nearest(name, known.iter().copied()).map_or_else(
-                || format!("its fields: {}", known.join(", ")),
-                |near| format!("did you mean `{near}`?"),
-            );
-            return Err(Refused::bad(format!("{place} has no field {}", shown(name)), mend));
-        }
-        Ok(Self { place, map })
-    }
-
-    fn missing(&self, name: &str) -> Refused {
-        Refused::bad(format!("{} has no {name}", self.place), format!("add \"{name}\""))
-    }
-
-    fn wrong(&self, name: &str, value: &Value, wanted: &str) -> Refused {
-        let place = if self.place == "the body" { "" } else { self.place };
-        let dot = if place.is_empty() { "" } else { "." };
-        let error = format!("{place}{dot}{name} is {}, wanted {wanted}", seen(value));
-        Refused::new(StatusCode::BAD_REQUEST, error, format!("set {name} to {wanted}"))
-    }
-
-    /// A number, or one in a string: not every language's numbers hold 64 bits.
-    fn number(&self, name: &str, max: u64) -> Result<Option<u64>, Refused> {
-        let Some(value) = self.map.get(name) else { return Ok(None) };
-        let number = match value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-            _ => None,
-        };
-        match number.filter(|number| *number <= max) {
-            Some(number) => Ok(Some(number)),
-            None => Err(self.wrong(name, value, &format!("a whole number, 0 to {max}"))),
-        }
-    }
-
-    fn word<T: Copy>(
-        &self,
-        name: &str,
-        all: &[T],
-        label: impl Fn(&T) -> &'static str,
-    ) -> Result<T, Refused> {
-        let value = self.map.get(name).ok_or_else(|| self.missing(name))?;
-        let found = value.as_str().and_then(|word| all.iter().find(|each| label(each) == word));
-        found.copied().ok_or_else(|| {
-            let words: Vec<_> = all.iter().map(&label).collect();
-            self.wrong(name, value, &format!("one of {}", words.join(", ")))
-        })
-    }
-
-    fn key(&self) -> Result<Option<Uuid>, Refused> {
-        let Some(value) = self.map.get("key") else { return Ok(None) };
-        let key = value.as_str().and_then(|text| Uuid::parse_str(text).ok());
-        match key.filter(|key| key.get_version_num() == 7) {
-            Some(key) => Ok(Some(key)),
-            None => Err(self.wrong("key", value, "a UUID of version 7")),
-        }
-    }
-}
-
-/// A value as an error shows it.
-fn seen(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "an object".into(),
-        Value::String(text) => shown(text),
-        other => shown(&other.to_string()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
+    use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota};
 
     use super::*;
 
@@ -243,6 +125,59 @@ mod tests {
         assert_eq!(taken.events, [(Event::spawn(1, 9, &hotspot).unwrap(), None)]);
     }
 
+    #[test]
+    fn setups_power_ups_and_quests_are_described_in_words() {
+        let setup = HuntSetup { game: 2, length_s: 600, settings: 7 };
+        let quota = Quota { tenant: 9, cells_max: 100, players_max: 0, events_per_s: 1_000 };
+        let body = json!({ "hunt": 1, "events": [
+            { "kind": "hunt-open", "player": 1, "setup": { "game": "timed-race", "length_s": 600,
+              "settings": 7, "tenant": 9, "cells_max": 100, "events_per_s": 1000 } },
+            { "kind": "hunt-open", "player": 1, "setup": { "game": "timed-race", "length_s": 600,
+              "settings": "7" } },
+            { "kind": "power-up", "player": 7, "power_up": { "item": 2, "factor": 3, "seconds": 60 } },
+            { "kind": "quest-define", "player": 1, "subject": 5,
+              "quest": { "nodes": 3, "edges": [[0, 1], [0, 2]], "node": 5, "end": 50 } },
+            { "kind": "treasure-type-updated", "player": 1, "subject": 5, "payload": "{}" },
+        ] });
+        let power_up = PowerUp { item: 2, factor: 3, seconds: 60 };
+        let pay = QuestPay { node: 5, end: 50 };
+        let wanted = [
+            Event::open_for(1, &setup, &quota).unwrap(),
+            Event::open(1, &setup).unwrap(),
+            Event::power_up(7, &power_up).unwrap(),
+            Event::quest(1, 5, 3, &[(0, 1), (0, 2)], pay).unwrap(),
+            Event::treasure_type(1, 5, "{}"),
+        ];
+        assert_eq!(taken(&body).unwrap().events, wanted.map(|event| (event, None)));
+    }
+
+    #[test]
+    fn what_describes_another_kind_is_refused() {
+        for (event, said) in [
+            (json!({ "kind": "claim", "subject": 1, "setup": {} }), "only hunt-open has"),
+            (json!({ "kind": "hunt-open" }), "has no setup"),
+            (json!({ "kind": "hunt-open", "setup": { "game": "chess" } }), "one of free-roam"),
+            (
+                json!({ "kind": "hunt-open", "setup": { "game": "free-roam" }, "argument": 1 }),
+                "leave argument out",
+            ),
+            (
+                json!({ "kind": "quest-define", "subject": 1, "quest": { "nodes": 2, "edges": [[0]] } }),
+                "[from, to]",
+            ),
+            (
+                json!({ "kind": "quest-define", "subject": 1, "quest": { "nodes": 257, "edges": [] } }),
+                "0 to 256",
+            ),
+        ] {
+            let mut event = event;
+            event["player"] = json!(1);
+            let refused = taken(&json!({ "hunt": 1, "events": [event] })).err().unwrap();
+            let text = format!("{refused:?}");
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -250,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn no_field_panics(name in "hunt|events|kind|player|subject|argument|key|hotspot",
+        fn no_field_panics(name in "hunt|events|kind|player|subject|argument|key|hotspot|setup|quest|power_up|payload",
                            value in "null|-1|1e99|[0-9]{1,25}|\"\"|\"é{70}\"|\\[\\]|\\{\\}") {
             let event = format!(
                 "{{\"hunt\":1,\"events\":[{{\"kind\":\"claim\",\"player\":1,\"subject\":2,\"{name}\":{value}}}]}}"
