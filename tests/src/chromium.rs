@@ -253,6 +253,9 @@ impl Chromium {
     ///
     /// Chromium or the disk refuses.
     pub fn screenshot(&mut self, path: &Path) -> Result<()> {
+        // What the last change of size or colours made necessary is drawn first.
+        let drawn = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))";
+        self.evaluate(drawn)?;
         let params = json!({ "format": "png", "captureBeyondViewport": true });
         let shot = self.call("Page.captureScreenshot", &params)?;
         let bytes = base64(shot["data"].as_str().unwrap_or_default());

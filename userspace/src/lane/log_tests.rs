@@ -258,7 +258,7 @@ fn what_is_applied_is_sampled_while_somebody_watches() {
             ends.link.watch.wanted.store(watched, Relaxed);
         }
         let (kind, subject) = (EventKind::Claim.code(), 77);
-        let claim = Event { kind, subject, argument: 0, ..credit(sequence) };
+        let claim = Event { kind, subject, argument: 0, ..credit(10 + sequence) };
         receives.deliver(3, datagram(Mode::Durable, 42, sequence, &[claim, credit(1)]));
         receives.turn();
         control.commit_all();

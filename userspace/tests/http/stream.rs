@@ -104,7 +104,7 @@ fn browsers_get_the_page_and_others_the_routes() {
         assert_eq!(answer.status, 200, "{file}");
         assert!(answer.head.contains("x-content-type-options: nosniff"), "{file}: {}", answer.head);
     }
-    assert_eq!(server.get("/page/cities.csv").body, include_str!("../data/cities.csv"));
+    assert_eq!(server.get("/page/cities.csv").body, include_str!("../../data/cities.csv"));
     assert!(server.get("/page/page.js").head.contains("text/javascript"));
     server.is_refused("/page/none.js", 404, &["`none.js`"]);
     server.is_refused("/?hunt=1", 400, &["`hunt`"]);

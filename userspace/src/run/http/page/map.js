@@ -261,7 +261,7 @@ export class WorldMap {
     const dots = devicePixelRatio || 1;
     pen.setTransform(dots, 0, 0, dots, 0, 0);
     pen.fillStyle = color('sea');
-    pen.fillRect(0, 0, this.width, this.height);
+    pen.fillRect(0, 0, this.width + 1, this.height + 1);
     this.drawGround(pen, color);
     this.drawCells(pen, color);
     this.drawCities(pen, color);

@@ -166,7 +166,7 @@ function tell() {
     : !status ? ['starting', 'connecting']
     : log && !log.ready ? ['starting', 'takes no events']
     : isStale ? ['stale', oldest > STALE_NS ? `stale, ${duration(oldest)} old` : 'stale']
-    : status.alarms.length > 0 ? ['stale', `${status.alarms.length} alarm${status.alarms.length === 1 ? '' : 's'}`]
+    : status.alarms.length > 0 ? ['alarm', `${status.alarms.length} alarm${status.alarms.length === 1 ? '' : 's'}`]
     : ['live', 'live'];
   $('state').dataset.state = state;
   $('state').textContent = words;

@@ -5,7 +5,9 @@ const $ = (id) => document.getElementById(id);
 /** Seconds that graphs look back. */
 const LOOK_BACK = 120;
 /** Claims in the list. */
-const CLAIMS_MAX = 16;
+const CLAIMS_MAX = 10;
+/** Of one line of the stream: those that were applied, and others. */
+const GOOD_MAX = 7;
 
 export const count = (n) => Number(n).toLocaleString('en');
 
@@ -281,8 +283,11 @@ export class Claims {
 
   take(samples, withHunt) {
     const list = $('claims');
-    for (const sample of samples.slice(-CLAIMS_MAX)) {
-      const isGood = sample.outcome === 'applied' && !sample.duplicate;
+    const isApplied = (sample) => sample.outcome === 'applied' && !sample.duplicate;
+    const good = samples.filter(isApplied).slice(-GOOD_MAX);
+    const others = samples.filter((sample) => !isApplied(sample)).slice(-(CLAIMS_MAX - GOOD_MAX));
+    for (const sample of [...good, ...others].sort((a, b) => a.epoch - b.epoch)) {
+      const isGood = isApplied(sample);
       const what = sample.kind === 'claim' ? 'ticket' : 'chest';
       const said = sample.duplicate ? `${sample.outcome}, a duplicate` : sample.outcome;
       const { durable, applied } = sample.after_sealed_ns;
