@@ -319,7 +319,9 @@ export class WorldMap {
       pen.moveTo(0, y);
       pen.lineTo(this.width, y);
       pen.stroke();
-      pen.fillText(`${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? 'S' : 'N'}`, 6, y - 4);
+      // Above are the other labels, below the scale.
+      const isFree = y > 30 && y < this.height - 34;
+      if (isFree) pen.fillText(`${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? 'S' : 'N'}`, 6, y - 4);
       if (lat > LAT_MAX) break;
     }
   }

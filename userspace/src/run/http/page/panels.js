@@ -289,12 +289,12 @@ export class Claims {
     for (const sample of [...good, ...others].sort((a, b) => a.epoch - b.epoch)) {
       const isGood = isApplied(sample);
       const what = sample.kind === 'claim' ? 'ticket' : 'chest';
-      const said = sample.duplicate ? `${sample.outcome}, a duplicate` : sample.outcome;
+      const said = sample.duplicate ? 'duplicate' : sample.outcome;
       const { durable, applied } = sample.after_sealed_ns;
       list.prepend(make('li', {
         'data-cell': sample.subject, 'data-player': sample.player, 'data-epoch': sample.epoch,
         'data-outcome': sample.outcome, class: isGood ? 'good' : 'refused',
-        title: `durable ${duration(durable)}, applied ${duration(applied)} after its batch was sealed; on this page ${duration(sample.age_ns)} later`,
+        title: `${sample.outcome}; durable ${duration(durable)}, applied ${duration(applied)} after its batch was sealed; on this page ${duration(sample.age_ns)} later`,
       },
       make('i', { class: `dot ${isGood ? what : 'gone'}` }),
       make('span', { class: 'who', text: `player ${sample.player}` }),
