@@ -5,8 +5,8 @@
 //!   us <--JSON, ended by NUL-- descriptor 4
 //! ```
 //!
-//! It is killed when dropped, so also by a test that panics, and ends by itself when
-//! its pipe does.
+//! It is ended when dropped, so also by a test that panics: told to close, and killed
+//! if it does not. It ends by itself when its pipe does.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -27,6 +27,9 @@ const PROGRAMS: [&str; 4] =
 
 /// Longest wait for an answer, and for something to appear on a page.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Longest wait for its end, and for its files to be let go.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at a page.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -83,15 +86,29 @@ pub struct Chromium {
     /// Names the page in calls; empty until there is one.
     session: String,
     complaints: Vec<String>,
-    // Removed after the process has gone.
-    _dir: TempDir,
+    /// Profile, temporary files and last words; removed after the process has gone.
+    dir: TempDir,
 }
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // Its other processes end with it.
+        // Closed rather than killed: its other processes go first then, and what they
+        // wrote can be removed.
+        let _ = self.to.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
+        let _ = self.to.flush();
+        let told = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && told.elapsed() < CLOSE_MAX {
+            thread::sleep(LOOK_PAUSE);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let told = Instant::now();
+        while std::fs::remove_dir_all(self.dir.0.join("profile"))
+            .is_err_and(|e| e.kind() != io::ErrorKind::NotFound)
+            && told.elapsed() < CLOSE_MAX
+        {
+            thread::sleep(LOOK_PAUSE);
+        }
     }
 }
 
@@ -109,6 +126,8 @@ impl Chromium {
         let moved = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
         command.args(["-c", moved, "sh", program]).args(FLAGS);
         command.arg(format!("--user-data-dir={}", dir.0.join("profile").display()));
+        // It leaves a directory of a socket among the temporary files.
+        command.env("TMPDIR", &dir.0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
         let mut child = command.spawn().context("Chromium cannot be started")?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
@@ -116,7 +135,7 @@ impl Chromium {
         };
         let (session, complaints) = (String::new(), Vec::new());
         let from = messages(from);
-        let mut chromium = Self { child, to, from, calls: 0, session, complaints, _dir: dir };
+        let mut chromium = Self { child, to, from, calls: 0, session, complaints, dir };
         let page = chromium.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let attached = chromium.call("Target.attachToTarget", &attach)?;
@@ -147,7 +166,7 @@ impl Chromium {
         loop {
             let left = WAIT_MAX.saturating_sub(asked.elapsed());
             let said = self.from.recv_timeout(left).with_context(|| {
-                let words = std::fs::read_to_string(self._dir.0.join("err")).unwrap_or_default();
+                let words = std::fs::read_to_string(self.dir.0.join("err")).unwrap_or_default();
                 format!("{method}: no answer of Chromium: {words}")
             })?;
             if said["id"] != id {
