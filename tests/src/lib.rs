@@ -1,6 +1,7 @@
 //! Whole-system tests: the network lab, single frames, benchmarks, the demo.
 
 pub mod bench;
+pub mod chromium;
 pub mod crash;
 pub mod demo;
 pub mod lab;

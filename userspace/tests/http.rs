@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use veltrix::run::http::{BODY_BYTES_MAX, ROUTES};
 use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 
+#[path = "http/stream.rs"]
+mod stream;
+
 const TOKEN: &str = "0123456789abcdef-test";
 
 /// Longest wait for a server's words or a page.
@@ -554,6 +557,9 @@ fn beyond_loopback_reads_need_the_token_too() {
         folder,
     };
     assert_eq!(server.get("/livez").status, 200);
+    // The page holds nothing, and asks for the token itself.
+    assert_eq!(server.get("/page/page.js").status, 200);
+    server.is_refused("/v1/stream", 401, &["no token"]);
     server.is_refused("/status", 401, &["no token"]);
     let bearer = format!("Bearer {TOKEN}");
     let answer = server.ask("GET", "/status", &[("Authorization", &bearer)], b"");

@@ -5,14 +5,21 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use support::allocator::{Calls, Counting, calls};
 use support::datagrams;
+use veltrix::apply::{Partition, PartitionLimits};
 use veltrix::base::counters::LaneCounters;
 use veltrix::base::port::Port;
-use veltrix::lane::{Admission, Lane, ServerFacts};
+use veltrix::base::waker::Waker;
+use veltrix::batch::Payload;
+use veltrix::dedupe::{DedupeLimits, Secret};
+use veltrix::index::IndexLimits;
+use veltrix::lane::link::{ControlEnds, LaneCommand, LogFacts, link};
+use veltrix::lane::reads::mesh;
+use veltrix::lane::{Admission, Lane, LogHalfSpec, ServerFacts};
 use veltrix::udp::{Listener, UdpPort};
 use veltrix_abi::limits::PAYLOAD_BYTES_MAX_DEFAULT;
 use veltrix_abi::wire::Mode;
@@ -203,4 +210,82 @@ fn a_running_lane_allocates_nothing() {
     });
     assert_eq!(counters.frames.get(), requests.len() as u64);
     assert!(counters.sleeps.get() > 0, "the lane was idle in between");
+}
+
+/// A lane with a log that owns all of `PARTITIONS`, and its control core's ends.
+fn with_log(lane: Lane<UdpPort>) -> (Lane<UdpPort>, ControlEnds) {
+    const PARTITIONS: u16 = 4;
+    let (ends, control) = link(4, PARTITIONS, Arc::new(Waker::new().unwrap())).unwrap();
+    let facts = Arc::new(LogFacts::default());
+    facts.ready.store(true, Relaxed);
+    facts.replayed.store(true, Relaxed);
+    let owner_of: Arc<[AtomicU16]> = (0..PARTITIONS).map(|_| AtomicU16::new(0)).collect();
+    let limits = PartitionLimits {
+        index: IndexLimits {
+            cells_max: 200,
+            players_max: 500,
+            hunts_max: 16,
+            definitions_max: 16,
+            deeds_max: 100,
+        },
+        dedupe: DedupeLimits { keys_max: 20_000, window_ms: 60_000 },
+    };
+    let secret = Arc::new(Secret::new(std::array::from_fn(|i| i as u8 ^ 0x5a)));
+    let partition = |n| Partition::new(n, &limits, Arc::clone(&secret)).unwrap();
+    let lane = lane.with_log(LogHalfSpec {
+        lane: 0,
+        life: 1,
+        partitions: PARTITIONS,
+        batches: 4,
+        deadline: Duration::from_secs(3_600),
+        ends,
+        facts,
+        lanes: Arc::new([Arc::clone(&control.link)]),
+        owned: (0..PARTITIONS).map(|n| Some(Box::new(partition(n)))).collect(),
+        images: None,
+        epoch: 0,
+        reads: mesh(1, 1, &owner_of).0.remove(0),
+    });
+    (lane, control)
+}
+
+#[test]
+fn a_lane_with_a_log_allocates_nothing_watched_or_not() {
+    const ROUNDS: u64 = 200;
+    let (port, counters, address) = port();
+    let (mut lane, mut control) =
+        with_log(lane(port, address, &counters, Duration::from_secs(3_600)));
+    let client = client(address);
+    let mut reply = [0; 2_048];
+    let (mut epoch, mut samples) = (0, 0);
+    for round in 0..ROUNDS {
+        control.link.watch.wanted.store(round % 2 == 1, Relaxed);
+        assert!(client.send(&datagrams::events(1, round, Mode::Durable, 24)).is_ok());
+        let mut turn = || {
+            let before = calls();
+            while lane.turn() > 0 {}
+            assert_eq!(since(before), NOTHING, "round {round}");
+        };
+        while control.submissions.is_empty() {
+            turn();
+        }
+        while let Ok(batch) = control.submissions.pop() {
+            epoch += 1;
+            batch.slots().committed(epoch, 1);
+            let batch = Some(Payload::Pooled(batch));
+            let apply = LaneCommand::Apply { epoch, log_time_ns: epoch << 40, batch };
+            assert!(control.commands.push(apply).is_ok());
+        }
+        turn();
+        assert!(client.recv(&mut reply).is_ok(), "round {round} is answered");
+        // The ring is left to run full now and then.
+        if round % 50 == 49 {
+            while control.samples.pop().is_ok() {
+                samples += 1;
+            }
+        }
+    }
+    assert!(samples > 0 && epoch == ROUNDS, "{samples} samples, {epoch} batches");
+    let events = counters.events.get();
+    assert_eq!(events, 24 * ROUNDS);
 }

@@ -106,6 +106,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             None
         }
     };
+    if let Ready::No(why) = setup::ensure(&host, &[Part::Browser], consent)? {
+        left_out.push(format!("the page in a browser: {why}"));
+    }
     let power = find_power(&host, args.no_elevate);
     if let Power::None(why) = &power {
         left_out.push(format!("every test that needs a capability: {why}"));

@@ -5,6 +5,7 @@
 //!   lane     --submissions-->  control     batches it sealed
 //!   control  --commands----->  lane        committed entries in epoch order, moves, captures
 //!   lane     --reports------>  control     digests, histograms, what became of a move
+//!   lane     --samples------>  control     events it applied, while somebody watches
 //! ```
 //!
 //! No ring can overflow by load: submissions and the answers to them are bound
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::samples::{RING as SAMPLES, Sample, Watch};
 use super::stages::StageTimes;
 use crate::apply::{Digest, OUTCOME_SLOTS, Partition};
 use crate::base::clock::monotonic_ns;
@@ -115,6 +117,8 @@ pub struct LaneLink {
     pub apply_ns: AtomicU64,
     /// See [`Self::apply_ns`]; by number of the partition.
     pub judged: Box<[AtomicU64]>,
+    /// Who watches, and what they missed.
+    pub watch: Watch,
 }
 
 impl LaneLink {
@@ -164,6 +168,7 @@ pub struct LaneEnds {
     pub(super) submissions: Producer<Arc<BatchBuf>>,
     pub(super) commands: Consumer<LaneCommand>,
     pub(super) reports: Producer<LaneReport>,
+    pub(super) samples: Producer<Sample>,
 }
 
 /// The control core's ends.
@@ -176,6 +181,8 @@ pub struct ControlEnds {
     pub commands: Producer<LaneCommand>,
     /// What it has to say.
     pub reports: Consumer<LaneReport>,
+    /// Events it has applied, while somebody watches.
+    pub samples: Consumer<Sample>,
 }
 
 /// Makes the rings between a lane with `batches` buffers and the control core,
@@ -198,10 +205,18 @@ pub fn link(
         reports_lost: AtomicU64::new(0),
         apply_ns: AtomicU64::new(0),
         judged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+        watch: Watch::default(),
     });
     let (submit, submissions) = RingBuffer::new(batches);
     let (command, commands) = RingBuffer::new(COMMANDS);
     let (report, reports) = RingBuffer::new(REPORTS);
-    let lane = LaneEnds { link: Arc::clone(&link), submissions: submit, commands, reports: report };
-    Ok((lane, ControlEnds { link, submissions, commands: command, reports }))
+    let (sample, samples) = RingBuffer::new(SAMPLES);
+    let lane = LaneEnds {
+        link: Arc::clone(&link),
+        submissions: submit,
+        commands,
+        reports: report,
+        samples: sample,
+    };
+    Ok((lane, ControlEnds { link, submissions, commands: command, reports, samples }))
 }

@@ -253,6 +253,43 @@ fn a_duplicate_is_answered_with_its_first_outcome_and_epoch() {
     lane.assert_log_closed();
 }
 
+#[test]
+fn what_is_applied_is_sampled_while_somebody_watches() {
+    let (mut control, mut specs) = Control::new(2, 4);
+    // Lane 0 owns everything, lane 1 receives.
+    let mut receives = lane(specs.remove(1));
+    let mut owns = lane(specs.remove(0));
+    for (sequence, watched) in [(1, false), (2, true), (3, false)] {
+        for ends in &control.ends {
+            ends.link.watch.wanted.store(watched, Relaxed);
+        }
+        let (kind, subject) = (EventKind::Claim.code(), 77);
+        let claim = Event { kind, subject, argument: 0, ..credit(10 + sequence) };
+        receives.deliver(3, datagram(Mode::Durable, 42, sequence, &[claim, credit(1)]));
+        receives.turn();
+        control.commit_all();
+        owns.turn();
+        receives.turn();
+    }
+    assert_eq!(receives.acks().len(), 3);
+    let mut rings = control.ends.iter_mut().map(|ends| &mut ends.samples);
+    let of_owner = rings.next().unwrap();
+    let samples: Vec<_> = std::iter::from_fn(|| of_owner.pop().ok()).collect();
+    let seen: Vec<_> = samples
+        .iter()
+        .map(|s| (s.epoch, s.domain, s.player, s.subject, s.kind, s.outcome, s.first_epoch))
+        .collect();
+    let (claim, credit) = (EventKind::Claim.code(), EventKind::WalletCredit.code());
+    let not_found = Outcome::NotFound.code();
+    assert_eq!(
+        seen,
+        [(2, 42, 2, 77, claim, not_found, 0), (2, 42, 1, 0, credit, APPLIED | DUPLICATE_BIT, 1)]
+    );
+    let s = samples[0];
+    assert!(s.sealed_ns > 0 && s.sealed_ns <= s.applied_ns, "{s:?}");
+    assert!(rings.all(|ring| ring.is_empty()), "a lane that owns nothing has seen nothing applied");
+}
+
 /// Sends datagrams of `flows` in turn, in each of two batches; gives the datagrams
 /// that the last was answered with. The second batch has the flows in other order:
 /// who stood where in the first must be forgotten.

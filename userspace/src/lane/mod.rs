@@ -18,6 +18,7 @@ mod open_acks;
 mod owner;
 mod readers;
 pub mod reads;
+pub mod samples;
 pub mod stages;
 
 use std::sync::Arc;
@@ -141,7 +142,7 @@ struct LogHalf<P: Port> {
 
 impl<P: Port> LogHalf<P> {
     fn new(spec: LogHalfSpec) -> Self {
-        let LaneEnds { link, submissions, commands, reports } = spec.ends;
+        let LaneEnds { link, submissions, commands, reports, samples } = spec.ends;
         Self {
             ingest: Ingest::new(
                 spec.lane,
@@ -158,8 +159,8 @@ impl<P: Port> LogHalf<P> {
                 spec.epoch,
                 Arc::clone(&spec.lanes),
                 Arc::clone(&link),
-                commands,
-                reports,
+                (commands, reports),
+                samples,
             ),
             readers: Readers::new(spec.reads, spec.partitions, spec.lanes),
             times: Box::default(),

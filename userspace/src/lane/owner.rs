@@ -16,11 +16,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use rtrb::{Consumer, Producer};
 
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
+use super::samples::{Sample, Sampler};
 use super::stages::StageTimes;
 use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, apply_batch};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
-use crate::batch::{BatchView, Payload};
+use crate::batch::{BatchView, OutcomeSlots, Payload};
 use crate::read::Shown;
 use crate::snapshot::LaneImages;
 
@@ -48,6 +49,7 @@ pub(super) struct Owner {
     link: Arc<LaneLink>,
     commands: Consumer<LaneCommand>,
     reports: Producer<LaneReport>,
+    sampler: Sampler,
     images: Option<LaneImages<PartitionImage>>,
     /// An image that was got and is not in use yet.
     image: Option<PartitionImage>,
@@ -76,8 +78,8 @@ impl Owner {
         epoch: u64,
         lanes: Arc<[Arc<LaneLink>]>,
         link: Arc<LaneLink>,
-        commands: Consumer<LaneCommand>,
-        reports: Producer<LaneReport>,
+        (commands, reports): (Consumer<LaneCommand>, Producer<LaneReport>),
+        samples: Producer<Sample>,
     ) -> Self {
         link.set_applied_epoch(epoch);
         Self {
@@ -86,6 +88,7 @@ impl Owner {
             link,
             commands,
             reports,
+            sampler: Sampler::new(samples),
             images,
             image: None,
             capture: Capture::Off,
@@ -189,7 +192,9 @@ impl Owner {
             let slots = batch.slots();
             if let Some(view) = BatchView::of_checked(batch.as_slice()) {
                 apply_batch(&mut self.partitions[..], epoch, log_time_ns, &view, slots);
-                self.done(&batch, view.header().lane);
+                if let Some(slots) = slots {
+                    self.done(slots, epoch, &view);
+                }
             }
             self.apply_ns += monotonic_ns().saturating_sub(begun_ns);
         }
@@ -198,14 +203,21 @@ impl Owner {
         self.link.set_applied_epoch(epoch);
     }
 
-    /// Our slots are filled; the last owner tells the lane that waits.
-    fn done(&self, batch: &Payload, lane: u32) {
-        let Some(slots) = batch.slots() else { return };
-        slots.stamp(Stamp::Applied, monotonic_ns());
+    /// Our slots are filled; the last owner tells the lane that waits. The batch
+    /// is still held, so its slots stay until they are looked at.
+    fn done(&mut self, slots: &OutcomeSlots, epoch: u64, view: &BatchView<'_>) {
+        let now_ns = monotonic_ns();
+        slots.stamp(Stamp::Applied, now_ns);
         if slots.owner_done()
-            && let Some(sealer) = self.lanes.get(lane as usize)
+            && let Some(sealer) = self.lanes.get(view.header().lane as usize)
         {
             sealer.waker.wake();
+        }
+        let watch = &self.link.watch;
+        if watch.wanted.load(Relaxed) {
+            let owned =
+                |number: u16| self.partitions.get(usize::from(number)).is_some_and(Option::is_some);
+            self.sampler.look((epoch, now_ns), view, slots, watch, owned);
         }
     }
 

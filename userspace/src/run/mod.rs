@@ -18,12 +18,9 @@ pub mod state;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use crate::admin::server::{ControlSocket, serve};
 use crate::cli::{CliError, ExitStatus};
 use crate::config::Config;
-use http::asks::Ask;
 use http::{Http, Served};
 use log::Log;
 use server::Server;
@@ -76,9 +73,9 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
     if let Some(address) = http_address {
         log.info(&format!("HTTP on http://{address}"));
     }
-    let asks = http.map(|http| begin(http, &running));
+    let served = http.inspect(|http| begin(http, &running));
     let server = Rc::new(Server::new(running, live, config, log));
-    let served = local.block_on(&runtime, control_loop(&control, Rc::clone(&server), asks));
+    let served = local.block_on(&runtime, control_loop(&control, Rc::clone(&server), served));
     let ended = served.as_ref().map_or_else(|e| e.to_string(), |why| (*why).to_owned());
     log.info(&format!("{ended}: stopping"));
     let lanes_alive = server.lanes_alive();
@@ -105,7 +102,7 @@ pub fn run(config: Config, log: Log) -> Result<ExitStatus, CliError> {
 }
 
 /// Lets HTTP ask the state, and names where its events go.
-fn begin(http: Served, running: &Running) -> mpsc::Receiver<Ask> {
+fn begin(http: &Served, running: &Running) {
     http.begin(match &running.kernel {
         None => Ok(http::events::loopback_of(running.address)),
         Some(kernel) => Err(format!(
@@ -113,13 +110,12 @@ fn begin(http: Served, running: &Running) -> mpsc::Receiver<Ask> {
             kernel.nic.name
         )),
     });
-    http.asks
 }
 
 async fn control_loop(
     control: &ControlSocket,
     server: Rc<Server>,
-    asks: Option<mpsc::Receiver<Ask>>,
+    served: Option<Served>,
 ) -> Result<&'static str, CliError> {
     let failed = |e: std::io::Error| CliError::new(ExitStatus::Error, format!("control loop: {e}"));
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
@@ -129,7 +125,9 @@ async fn control_loop(
     let mut often = tokio::time::interval(TEND_LOG_INTERVAL);
     often.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut serving = std::pin::pin!(serve(control, Rc::clone(&server)));
+    let (asks, samples) = served.map(|http| (http.asks, http.samples)).unzip();
     let mut asking = std::pin::pin!(http::asks::answer(asks, Rc::clone(&server)));
+    let mut telling = std::pin::pin!(http::stream::tell(samples, Rc::clone(&server)));
     let mut log = std::pin::pin!(server.serve_log());
     loop {
         tokio::select! {
@@ -140,6 +138,7 @@ async fn control_loop(
                 return Ok("control socket closed");
             }
             () = &mut asking => return Ok("HTTP closed"),
+            () = &mut telling => return Ok("HTTP closed"),
             served = &mut log => {
                 served.map_err(failed)?;
                 return Ok("log closed");

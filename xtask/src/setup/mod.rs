@@ -23,7 +23,7 @@ use plan::{APT_INSTALL, BPF_LINKER_ARGS, LLVM_PREFIX};
 /// Install what building the kernel half, testing and linting need.
 ///
 /// Looks for a compiler with library source, bpf-linker, iproute2, ethtool,
-/// shellcheck and the lint tools, shows what it would install, and asks.
+/// shellcheck, the lint tools and Chromium, shows what it would install, and asks.
 /// On Debian it uses apt-get (as root or through sudo) and cargo; elsewhere it
 /// prints the commands. Without a terminal it wants --yes, or CI=true.
 #[derive(clap::Args)]

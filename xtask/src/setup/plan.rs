@@ -28,12 +28,14 @@ pub enum Part {
     Lab,
     /// Formatter, lints, shellcheck.
     Lint,
+    /// Chromium: to test the page.
+    Browser,
     /// Redis, which `bench ingest` alone compares with.
     Redis,
 }
 
 /// Every part that building, testing and linting need.
-pub const ALL: [Part; 3] = [Part::Ebpf, Part::Lab, Part::Lint];
+pub const ALL: [Part; 4] = [Part::Ebpf, Part::Lab, Part::Lint, Part::Browser];
 
 /// What was found, and what is to be done about the rest.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,7 @@ impl Plan {
                     plan.look_for_program(host, "ethtool", "ethtool");
                 }
                 Part::Lint => plan.look_for_lint(host),
+                Part::Browser => plan.look_for_browser(host),
                 // Debian's redis-server is this file under another name; the
                 // package of that name adds a service, which nobody here wants.
                 Part::Redis => {
@@ -119,6 +122,15 @@ impl Plan {
                     self.rustup_components = true;
                 }
             }
+        }
+    }
+
+    /// Any that the tests take (`tests/src/chromium.rs`).
+    fn look_for_browser(&mut self, host: &Host) {
+        let others = ["chromium-browser", "google-chrome", "google-chrome-stable"];
+        match others.into_iter().find_map(|name| host.find(name)) {
+            Some(path) => self.found.push(("chromium", path.display().to_string())),
+            None => self.look_for_program(host, "chromium", "chromium"),
         }
     }
 
@@ -186,6 +198,7 @@ impl Plan {
                 "llvm-22-dev" => 590,
                 "rust-web-clippy" => 15,
                 "build-essential" => 200,
+                "chromium" => 415,
                 _ => 5,
             };
         }
@@ -275,6 +288,7 @@ pub mod tests {
             [
                 "build-essential",
                 "cargo-web",
+                "chromium",
                 "ethtool",
                 "iproute2",
                 "llvm-22-dev",
@@ -296,6 +310,14 @@ pub mod tests {
         let fake = debian("plan-lint");
         let plan = Plan::make(&fake.host(), &[Part::Lint]);
         assert_eq!(plan.packages.iter().copied().collect::<Vec<_>>(), ["shellcheck"]);
+    }
+
+    #[test]
+    fn another_browser_of_the_kind_will_do() {
+        let fake = debian("plan-browser").file("usr/bin/google-chrome");
+        assert!(Plan::make(&fake.host(), &[Part::Browser]).is_empty());
+        let plan = Plan::make(&debian("plan-no-browser").host(), &[Part::Browser]);
+        assert_eq!(plan.packages.iter().copied().collect::<Vec<_>>(), ["chromium"]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Ask {
     Status(oneshot::Sender<Box<Status>>),
     /// The log in short; `None` without a log.
     Totals(oneshot::Sender<Option<Totals>>),
+    /// Somebody begins to watch the stream; the log in short, `None` without a log.
+    Watch(oneshot::Sender<Option<Totals>>),
     /// A read of the game.
     Read {
         /// Where.
@@ -68,6 +70,10 @@ pub async fn answer(asks: Option<mpsc::Receiver<Ask>>, server: Rc<Server>) {
                 drop(tell.send(Box::new(status.clone())));
             }
             Ask::Totals(tell) => drop(tell.send(server.live().map(|live| live.totals()))),
+            Ask::Watch(tell) => {
+                let live = server.live().inspect(|live| live.watch());
+                drop(tell.send(live.map(|live| live.totals())));
+            }
             Ask::Read { subject, min_epoch, wanted, tell } => match server.live() {
                 Some(live) => live.read(subject, min_epoch, &wanted, tell),
                 None => drop(tell.send(Err(NotAsked::NoLog))),
@@ -140,6 +146,16 @@ impl Asks {
     /// As [`Self::status`]; the server has no log.
     pub async fn totals(&self) -> Result<Totals, Refused> {
         self.ask(Ask::Totals).await?.ok_or_else(Refused::no_log)
+    }
+
+    /// Has lanes sample what they apply, for a receiver that is there already; gives
+    /// the log in short.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::totals`].
+    pub async fn watch(&self) -> Result<Totals, Refused> {
+        self.ask(Ask::Watch).await?.ok_or_else(Refused::no_log)
     }
 
     async fn read(

@@ -12,7 +12,9 @@
 //! * [`listener`]: bounds connections in number and idle time.
 //! * [`asks`]: the bridge to the state; [`game`] asks it for hunts, players, cells.
 //! * [`events`]: takes events in as any client sends them: same log, same outcomes.
-//! * [`ops`]: liveness, readiness, status, metrics, consistency, the stream.
+//! * [`ops`]: liveness, readiness, status, metrics, consistency; [`stream`]: what is
+//!   applied, as it happens.
+//! * [`page`]: the page for people, and what it is made of.
 //! * [`params`], [`refused`]: what is accepted, and how a refusal is said.
 //!
 //! `docs/HTTP.md` is the page for callers. Everything is served by the thread that
@@ -24,8 +26,10 @@ pub mod events;
 pub mod game;
 pub mod listener;
 pub mod ops;
+pub mod page;
 pub mod params;
 pub mod refused;
+pub mod stream;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -44,6 +48,7 @@ use crate::config::Http as Settings;
 use asks::{Ask, Asks};
 use events::Writes;
 use refused::Refused;
+use stream::Sender;
 
 /// Largest body of a request.
 pub const BODY_BYTES_MAX: usize = 256 << 10;
@@ -57,7 +62,8 @@ const ASKS_MAX: usize = 2 * listener::CONNECTIONS_MAX;
 /// Every route: method, path, what it is. The router, `GET /` and the tests of
 /// `docs/HTTP.md` go by it.
 pub const ROUTES: &[(&str, &str, &str)] = &[
-    ("GET", "/", "these routes"),
+    ("GET", "/", "a page for browsers; for others these routes"),
+    ("GET", "/page/{file}", "what the page is made of"),
     ("GET", "/livez", "200 while the process runs"),
     ("GET", "/readyz", "200 while events are taken, else 503 with the reason"),
     ("GET", "/status", "as `veltrix status --json`"),
@@ -72,7 +78,11 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/hunts/{hunt}/nearest", "cells nearest to a cell: ?cell&limit"),
     ("GET", "/v1/hunts/{hunt}/cells/{cell}", "one cell"),
     ("POST", "/v1/events", "events in, outcomes out; with a token"),
-    ("GET", "/v1/stream", "server-sent events: totals once a second"),
+    (
+        "GET",
+        "/v1/stream",
+        "server-sent events: totals once a second, samples of what is applied; ?hunt",
+    ),
 ];
 
 /// What every request is served with.
@@ -81,6 +91,7 @@ pub struct App {
     asks: Asks,
     writes: Arc<Writes>,
     guard: Arc<Guard>,
+    samples: Sender,
 }
 
 /// Who may do what.
@@ -101,6 +112,8 @@ pub struct Http {
 pub struct Served {
     /// What it asks of the state.
     pub asks: mpsc::Receiver<Ask>,
+    /// Where samples go.
+    pub samples: Sender,
     writes_to: Arc<OnceLock<Result<SocketAddr, String>>>,
 }
 
@@ -156,6 +169,7 @@ impl Http {
         let listener = listener::Bounded::new(self.listener).map_err(failed)?;
         let (sender, asks) = mpsc::channel(ASKS_MAX);
         let writes_to = Arc::new(OnceLock::new());
+        let samples = stream::sender();
         let app = App {
             asks: Asks::new(sender, Arc::clone(&writes_to)),
             writes: Arc::new(Writes::new(Arc::clone(&writes_to))),
@@ -163,11 +177,12 @@ impl Http {
                 guards_reads: !self.address.ip().is_loopback(),
                 token: self.token,
             }),
+            samples: samples.clone(),
         };
         let serving = axum::serve(listener, router(app));
         // Ends with the runtime.
         tokio::spawn(async move { serving.await });
-        Ok(Served { asks, writes_to })
+        Ok(Served { asks, samples, writes_to })
     }
 }
 
@@ -193,13 +208,14 @@ fn read_token(path: &Path) -> Result<String, CliError> {
 
 fn router(app: App) -> Router {
     Router::new()
-        .route("/", get(ops::routes))
+        .route("/", get(page::front))
+        .route("/page/{file}", get(page::file))
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/status", get(ops::status))
         .route("/metrics", get(ops::metrics))
         .route("/consistency", get(ops::consistency))
-        .route("/v1/stream", get(ops::stream))
+        .route("/v1/stream", get(stream::stream))
         .route("/v1/hunts/{hunt}", get(game::hunt))
         .route("/v1/hunts/{hunt}/leaderboard", get(game::leaderboard))
         .route("/v1/hunts/{hunt}/players/{player}", get(game::player))
@@ -228,11 +244,13 @@ async fn no_method(request: Request) -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, error, format!("use {wanted}"))
 }
 
-/// Where others than this host's may ask, all but the two probes need the token.
+/// Where others than this host's may ask, all but the two probes and the page, which
+/// holds nothing of the game and asks its user for the token, need it.
 async fn guard_reads(State(app): State<App>, request: Request, next: Next) -> Response {
-    let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
+    let path = request.uri().path();
+    let is_open = matches!(path, "/livez" | "/readyz" | "/") || path.starts_with("/page/");
     if app.guard.guards_reads
-        && !is_probe
+        && !is_open
         && let Err(refused) = app.guard.check(request.headers())
     {
         return refused.into_response();

@@ -1,17 +1,9 @@
-//! For operators and their tools: probes, status, metrics, consistency, the
-//! stream.
-
-use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::time::Duration;
+//! For operators and their tools: probes, status, metrics, consistency.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
-use futures_util::stream::unfold;
 use serde_json::{Value, json};
 
 use super::params::Params;
@@ -19,12 +11,8 @@ use super::refused::Refused;
 use super::{App, ROUTES};
 use crate::admin::prometheus;
 use crate::admin::status::Status;
-use crate::run::state::Totals;
 
-/// Pause between two lines of the stream.
-const STREAM_INTERVAL: Duration = Duration::from_secs(1);
-
-/// `GET /`.
+/// `GET /` for those who do not ask for a page.
 ///
 /// # Errors
 ///
@@ -112,45 +100,4 @@ pub async fn consistency(State(app): State<App>, params: Params) -> Result<Json<
         "age_ns": oldest_ns,
         "lanes": lanes,
     })))
-}
-
-/// `GET /v1/stream`.
-///
-/// # Errors
-///
-/// As [`status`]; the server has no log.
-pub async fn stream(
-    State(app): State<App>,
-    params: Params,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
-    params.only(&[])?;
-    // What cannot be had is refused now, with its status code.
-    let before = app.asks.totals().await?.judged;
-    let lines = unfold((app, before), async |(app, before)| {
-        tokio::time::sleep(STREAM_INTERVAL).await;
-        // A server that stops ends its streams.
-        let totals = app.asks.totals().await.ok()?;
-        let event = Event::default().event("totals").data(line(&totals, &before).to_string());
-        Some((Ok(event), (app, totals.judged)))
-    });
-    Ok(Sse::new(lines))
-}
-
-/// A line of the stream: what was judged since `before`.
-fn line(totals: &Totals, before: &BTreeMap<String, u64>) -> Value {
-    let since: BTreeMap<&str, u64> = totals
-        .judged
-        .iter()
-        .map(|(outcome, now)| {
-            let before = before.get(outcome).copied().unwrap_or(0);
-            (outcome.as_str(), now.saturating_sub(before))
-        })
-        .filter(|(_, count)| *count > 0)
-        .collect();
-    json!({
-        "epoch": totals.applied_epoch,
-        "committed_epoch": totals.committed_epoch,
-        "log_time_ns": totals.log_time_ns,
-        "events": since,
-    })
 }

@@ -26,6 +26,7 @@ use super::prepare::PROGRESS_INTERVAL;
 use super::reads::Reads;
 use super::room::Room;
 use super::router::{Owners, Routed, Router};
+use super::samples::Taps;
 use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
 use crate::apply::OUTCOME_SLOTS;
@@ -34,7 +35,7 @@ use crate::base::cpu;
 use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, Payload};
 use crate::cli::{CliError, ExitStatus};
-use crate::lane::link::{ControlEnds, LaneCommand, LaneLink, LaneReport, LogFacts};
+use crate::lane::link::{LaneCommand, LaneLink, LaneReport, LogFacts};
 use crate::log::disk::BLOCK_BYTES;
 use crate::log::superblock::DataDir;
 use crate::log::wal::{Wal, WalError};
@@ -73,6 +74,7 @@ pub struct Live {
     pub(super) owners: Rc<RefCell<Owners>>,
     pub(super) owner_of: Arc<[AtomicU16]>,
     pub(super) reads: RefCell<Reads>,
+    pub(super) taps: RefCell<Taps>,
     pub(super) digests: Rc<RefCell<Digests>>,
     routed: Rc<RefCell<Routed>>,
     pub(super) times: RefCell<Times>,
@@ -148,11 +150,13 @@ impl Live {
         let routed = Rc::new(RefCell::new(Routed::default()));
 
         let lanes: Vec<_> = parts.ends.iter().map(|e| Arc::clone(&e.link)).collect();
-        let (mut submissions, mut reports, mut commands) = (Vec::new(), Vec::new(), Vec::new());
-        for ControlEnds { link, submissions: s, commands: c, reports: r } in parts.ends {
-            submissions.push(s);
-            reports.push(r);
-            commands.push((link, c));
+        let (mut submissions, mut reports) = (Vec::new(), Vec::new());
+        let (mut samples, mut commands) = (Vec::new(), Vec::new());
+        for ends in parts.ends {
+            submissions.push(ends.submissions);
+            reports.push(ends.reports);
+            samples.push(ends.samples);
+            commands.push((ends.link, ends.commands));
         }
         let fallback =
             if commands.len() > parts.owning { commands.pop().map(|c| c.1) } else { None };
@@ -196,6 +200,7 @@ impl Live {
             owners,
             owner_of: parts.owner_of,
             reads: RefCell::new(Reads::new(parts.asker)),
+            taps: RefCell::new(Taps::new(samples)),
             digests,
             routed,
             times: RefCell::default(),

@@ -19,6 +19,7 @@ mod reads;
 mod report;
 mod room;
 mod router;
+mod samples;
 mod times;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
 pub use live::Live;
 pub use prepare::Prepared;
 pub use reads::{NotAsked, Subject, TellAnswer, Totals};
+pub use samples::Samples;
 
 /// Images a lane captures into: one is filled while the other is written.
 pub const IMAGES_A_LANE: usize = 2;
