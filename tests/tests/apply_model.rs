@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use veltrix::apply::{Partition, PartitionImage, PartitionLimits, apply_batch};
 use veltrix::batch::{BatchView, Pool};
 use veltrix::dedupe::Secret;
-use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind, LIFETIME_S_MAX, REWARD_MAX};
+use veltrix_abi::kinds::{
+    EventKind, Hotspot, HotspotKind, HuntSetup, LENGTH_S_MAX, LIFETIME_S_MAX, PowerUp, QuestPay,
+    REWARD_MAX,
+};
 use veltrix_abi::outcomes::{DUPLICATE_BIT, Outcome};
 use veltrix_abi::partition::partition_of;
 use veltrix_tests::model::{Answer, Entry, Event, Limits, Model};
@@ -29,6 +32,7 @@ struct Draft {
     argument: u64,
     kind: u16,
     reserved: u32,
+    payload: Vec<u8>,
     key: KeyDraft,
 }
 
@@ -70,20 +74,153 @@ fn hotspot() -> impl Strategy<Value = u64> {
     )
 }
 
-fn kind_and_argument() -> impl Strategy<Value = (u16, u64)> {
-    let amount = prop_oneof![8 => 1u64..100, 1 => Just(u64::MAX), 1 => Just(u64::MAX / 2)];
-    let spend = 1u64..150;
+/// What an event asks for.
+#[derive(Clone, Debug)]
+struct Act {
+    kind: u16,
+    subject: u64,
+    argument: u64,
+    payload: Vec<u8>,
+}
+
+/// A kind on subjects of its own, with arguments and payloads of its own.
+fn kind(
+    kind: EventKind,
+    subject: impl Strategy<Value = u64>,
+    argument: impl Strategy<Value = u64>,
+    payload: impl Strategy<Value = Vec<u8>>,
+) -> impl Strategy<Value = Act> {
+    (subject, argument, payload).prop_map(move |(subject, argument, payload)| Act {
+        kind: kind.code(),
+        subject,
+        argument,
+        payload,
+    })
+}
+
+/// Cells, and players: both have the same small numbers.
+fn cell() -> impl Strategy<Value = u64> {
+    prop_oneof![20 => 0u64..8, 1 => Just((1 << 60) - 1), 1 => Just(1 << 60)]
+}
+
+fn amount() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 1u64..100, 1 => Just(u64::MAX), 1 => Just(u64::MAX / 2)]
+}
+
+/// Hotspots and wallets.
+fn ordinary() -> impl Strategy<Value = Act> {
+    let (none, no_payload) = (Just(0), Just(Vec::new()));
+    let simple = |of| kind(of, cell(), none.clone(), no_payload.clone());
+    let paying = |of, amount| kind(of, cell(), amount, no_payload.clone());
+    let (credit, spend) = (amount().boxed(), (1u64..150).boxed());
     prop_oneof![
-        5 => hotspot().prop_map(|argument| (EventKind::HotspotSpawn.code(), argument)),
-        5 => Just((EventKind::CollectItem.code(), 0)),
-        4 => Just((EventKind::UseKey.code(), 0)),
-        4 => Just((EventKind::Claim.code(), 0)),
-        3 => amount.prop_map(|amount| (EventKind::WalletCredit.code(), amount)),
-        2 => spend.clone().prop_map(|amount| (EventKind::WalletSpend.code(), amount)),
-        3 => spend.prop_map(|amount| (EventKind::WalletTransfer.code(), amount)),
-        2 => Just((EventKind::HotspotExpire.code(), 0)),
-        1 => (0u16..11, prop_oneof![Just(0), Just(1), any::<u64>()]),
+        5 => kind(EventKind::HotspotSpawn, cell(), hotspot(), no_payload.clone()),
+        5 => simple(EventKind::CollectItem),
+        4 => simple(EventKind::UseKey),
+        4 => simple(EventKind::Claim),
+        3 => paying(EventKind::WalletCredit, credit),
+        2 => paying(EventKind::WalletSpend, spend.clone()),
+        3 => paying(EventKind::WalletTransfer, spend),
+        2 => simple(EventKind::HotspotExpire),
     ]
+}
+
+/// Every game type; a race of some seconds, the others mostly without an end.
+fn setup() -> impl Strategy<Value = u64> {
+    let rounds = (0u64..4, 1u64..4, 1u64..5)
+        .prop_map(|(round_s, every, factor)| round_s | every << 16 | factor << 24);
+    let race = (prop_oneof![1u32..40, Just(0)], rounds);
+    let length_s = prop_oneof![8 => Just(0u32), 2 => 1u32..40, 1 => Just(LENGTH_S_MAX)];
+    let settings = prop_oneof![12 => Just(0u64), 1 => Just(1)];
+    let other = (length_s, settings);
+    let game = prop_oneof![12 => 1u8..7, 1 => Just(0u8), 1 => Just(7u8)];
+    (game, race, other).prop_map(|(game, race, other)| {
+        let (length_s, settings) = if game == 2 { race } else { other };
+        HuntSetup { game, length_s, settings }.pack().expect("in range")
+    })
+}
+
+fn power_up() -> impl Strategy<Value = u64> {
+    let good = (0u8..3, 2u8..9, 1u32..20).prop_map(|(item, factor, seconds)| {
+        PowerUp { item, factor, seconds }.pack().expect("in range")
+    });
+    prop_oneof![12 => good, 1 => any::<u64>()]
+}
+
+fn pay() -> impl Strategy<Value = u64> {
+    let points = || prop_oneof![4 => 0u32..50, 1 => Just(REWARD_MAX)];
+    let good = (points(), points())
+        .prop_map(|(node, end)| QuestPay { node, end }.pack().expect("in range"));
+    prop_oneof![20 => good, 1 => Just(1 << 40)]
+}
+
+/// Graphs of a few shapes, of any shape, and what is none.
+fn graph() -> impl Strategy<Value = Vec<u8>> {
+    let shapes = prop::sample::select(vec![
+        // One node; three without edges; a chain; a diamond with a tail.
+        vec![0, 0],
+        vec![2, 0],
+        vec![2, 0, 0, 1, 1, 2],
+        vec![4, 0, 0, 1, 0, 2, 1, 3, 2, 3, 3, 4],
+        // Nodes to the last, which is reached from two sides.
+        vec![255, 0, 0, 255, 1, 255],
+        // None: empty, cut, a reserved byte, an unknown node, an edge twice, circles.
+        vec![],
+        vec![3],
+        vec![3, 0, 0],
+        vec![3, 1, 0, 1],
+        vec![1, 0, 0, 2],
+        vec![2, 0, 0, 1, 0, 1],
+        vec![1, 0, 1, 1],
+        vec![3, 0, 0, 1, 1, 2, 2, 3, 3, 1],
+    ]);
+    let edge = (0u8..5, 0u8..5).prop_map(|(a, b)| [a.min(b), a.max(b)]);
+    let any = (0u8..5, prop::collection::vec(edge, 0..5))
+        .prop_map(|(last, edges)| [&[last, 0], &edges.concat()[..]].concat());
+    prop_oneof![3 => shapes, 1 => any]
+}
+
+/// Hunts, teams, quests, rewards.
+fn rarer() -> impl Strategy<Value = Act> {
+    let (none, no_payload) = (Just(0u64), Just(Vec::new()));
+    let nowhere = || prop_oneof![20 => Just(0u64), 1 => Just(1)];
+    let team = prop_oneof![10 => 0u64..4, 1 => Just(16), 1 => Just(17)];
+    let quest = || prop_oneof![12 => 0u64..4, 1 => Just((1 << 56) - 1), 1 => Just(1 << 56)];
+    let node = (0u64..4, prop_oneof![9 => 0u64..6, 1 => Just(255)]);
+    let number = prop_oneof![8 => 0u64..4, 3 => 254u64..258, 1 => Just(u64::MAX)];
+    let bytes = prop::collection::vec(any::<u8>(), 0..4);
+    let treasure = prop_oneof![8 => bytes, 1 => Just(vec![7; 512])];
+    let (deposit, withdraw) = (amount().boxed(), (1u64..150).boxed());
+    let simple = |of, subject, argument| kind(of, subject, argument, no_payload.clone());
+    prop_oneof![
+        12 => simple(EventKind::HuntOpen, nowhere().boxed(), setup().boxed()),
+        1 => simple(EventKind::HuntClose, nowhere().boxed(), none.boxed()),
+        20 => simple(EventKind::PlayerJoin, nowhere().boxed(), team.boxed()),
+        5 => simple(EventKind::LocationPing, cell().boxed(), none.boxed()),
+        8 => simple(EventKind::PowerUp, nowhere().boxed(), power_up().boxed()),
+        6 => kind(EventKind::TreasureType, 0u64..3, none, treasure),
+        10 => kind(EventKind::QuestDefine, quest(), pay(), graph()),
+        30 => simple(
+            EventKind::Checkpoint,
+            node.prop_map(|(quest, node)| quest * 256 + node).boxed(),
+            none.boxed(),
+        ),
+        6 => simple(EventKind::QuestAbandon, quest().boxed(), none.boxed()),
+        10 => simple(EventKind::RewardIssued, number.boxed(), amount().boxed()),
+        10 => simple(EventKind::BankDeposit, nowhere().boxed(), deposit),
+        8 => simple(EventKind::BankWithdraw, nowhere().boxed(), withdraw),
+    ]
+}
+
+/// Any kind, a few that do not exist, with fields that may be another's.
+fn mixed() -> impl Strategy<Value = Act> {
+    let argument = prop_oneof![Just(0), Just(1), any::<u64>()];
+    (0u16..24, cell(), argument, graph()).prop_map(|(kind, subject, argument, payload)| Act {
+        kind,
+        subject,
+        argument,
+        payload,
+    })
 }
 
 fn key() -> impl Strategy<Value = KeyDraft> {
@@ -99,19 +236,12 @@ fn key() -> impl Strategy<Value = KeyDraft> {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    let subject = prop_oneof![20 => 0u64..8, 1 => Just((1 << 60) - 1), 1 => Just(1 << 60)];
+    let act = prop_oneof![30 => ordinary(), 30 => rarer(), 1 => mixed()];
     let reserved = prop_oneof![40 => Just(0u32), 1 => Just(1)];
-    (0u64..6, 0u64..6, subject, kind_and_argument(), reserved, key()).prop_map(
-        |(domain, player, subject, (kind, argument), reserved, key)| Draft {
-            domain,
-            player,
-            subject,
-            argument,
-            kind,
-            reserved,
-            key,
-        },
-    )
+    (0u64..6, 0u64..6, act, reserved, key()).prop_map(|(domain, player, act, reserved, key)| {
+        let Act { kind, subject, argument, payload } = act;
+        Draft { domain, player, subject, argument, kind, reserved, payload, key }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -126,14 +256,16 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    let roomy = (Just(1_000usize), Just(1_000usize), Just(100usize));
-    let tight = (1usize..20, 1usize..20, 1usize..5);
+    let roomy = [1_000usize, 1_000, 100, 100, 1_000].map(Just);
+    let tight = [1usize..20, 1..20, 1..5, 1..8, 1..20];
     (1u16..5, prop_oneof![roomy, tight]).prop_map(
-        |(partitions, (cells_max, players_max, hunts_max))| Limits {
+        |(partitions, [cells_max, players_max, hunts_max, definitions_max, deeds_max])| Limits {
             partitions,
             cells_max,
             players_max,
             hunts_max,
+            definitions_max,
+            deeds_max,
             keys_max: 20_000,
             window_ms: WINDOW_MS,
         },
@@ -187,6 +319,7 @@ impl Both {
             argument: draft.argument,
             kind: draft.kind,
             reserved: draft.reserved,
+            payload: draft.payload.clone(),
         };
         self.keys += 1;
         let mut new = |ms: u64| {
@@ -202,12 +335,12 @@ impl Both {
             KeyDraft::Again { which, whole } => {
                 let old = which.get(&self.sent);
                 if *whole {
-                    return *old;
+                    return old.clone();
                 }
                 (event.key, event.player, event.domain) = (old.key, old.player, old.domain);
             }
         }
-        self.sent.push(event);
+        self.sent.push(event.clone());
         event
     }
 
