@@ -17,6 +17,8 @@ mod frames;
 mod seeds;
 #[path = "corpus/seeds_durable.rs"]
 mod seeds_durable;
+#[path = "corpus/seeds_games.rs"]
+mod seeds_games;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

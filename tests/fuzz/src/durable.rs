@@ -17,6 +17,9 @@ pub const PARTITIONS: u16 = 8;
 /// Key of the log whose records these are.
 pub const LOG_KEY: u64 = 0x5eed;
 
+/// Version of the snapshots that are read.
+const SNAPSHOT_VERSION: u32 = 4;
+
 /// Verdict on bytes that are not what they should be.
 pub const DAMAGED: &str = "damaged";
 
@@ -113,6 +116,8 @@ fn one_record(bytes: &[u8]) -> &'static str {
 /// The decoder of snapshots. Verdict: `snapshot` or [`DAMAGED`].
 pub fn snapshot(bytes: &[u8]) -> &'static str {
     if let Some(mended) = mended_snapshot(bytes) {
+        let is_old = matches!(check_bytes(&mended), Err(SnapshotError::Version { .. }));
+        assert!(!is_old, "version {SNAPSHOT_VERSION} is refused: nothing behind it is looked at");
         one_snapshot(&mended);
     }
     one_snapshot(bytes)
@@ -155,7 +160,7 @@ fn mended_snapshot(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut out = bytes.to_vec();
     let trailer = out.len().checked_sub(TRAILER).filter(|at| *at >= HEADER)?;
     put(&mut out, 0, b"VLTXSNAP");
-    put(&mut out, 8, &1u32.to_le_bytes());
+    put(&mut out, 8, &SNAPSHOT_VERSION.to_le_bytes());
     let sum = crc(&[&out[..12], &out[16..HEADER]]);
     put(&mut out, 12, &sum.to_le_bytes());
     let file_id: [u8; 8] = *out[16..].first_chunk()?;

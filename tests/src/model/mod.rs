@@ -21,6 +21,13 @@
 //!    first outcome and epoch.
 //! 4. The rule of its kind (the `rules` file here), and the answer is remembered.
 //!
+//! | file | what it says |
+//! |---|---|
+//! | `rules.rs` | what each kind does |
+//! | `games.rs` | what differs between game types |
+//! | `graph.rs` | what is a quest's graph |
+//! | `state.rs` | what a hunt holds |
+//!
 //! # The horizon
 //!
 //! `max(log time - window, what was dropped)`. What a full dedupe store drops,
@@ -32,18 +39,28 @@
 //!   window's edge as proof of a drop, and holds the rest to it: from then on
 //!   every key at or below is too old, and none judged before is judged again.
 
+mod games;
+mod graph;
+#[cfg(test)]
+mod hunt_tests;
 mod rules;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 
-use veltrix_abi::kinds::{CELL_BITS, EventKind, Hotspot};
+use veltrix_abi::kinds::{
+    CELL_BITS, EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, TEAMS,
+};
 use veltrix_abi::outcomes::Outcome;
 use veltrix_abi::partition::partition_of;
 use veltrix_abi::wire;
 
-pub use rules::{HotspotState, Hunt, Player};
+pub use games::Game;
+pub use graph::Graph;
+use rules::Now;
+pub use state::{HotspotState, Hunt, HuntState, Player, Power, Progress, Quest, Treasure};
 
 /// A key further ahead of log time than this is too new, milliseconds.
 pub const TOO_NEW_MS: u64 = 2_000;
@@ -59,6 +76,11 @@ pub struct Limits {
     pub players_max: usize,
     /// Hunts that one partition can hold.
     pub hunts_max: usize,
+    /// Quests and treasure types that one partition can hold.
+    pub definitions_max: usize,
+    /// Deeds that one partition can hold: one for each quest that a player ever began,
+    /// and one for each 256 numbers of rewards that a player has some of.
+    pub deeds_max: usize,
     /// Keys that one partition holds at least: before as many are judged, none
     /// may be dropped. Only [`Model::follow`] looks at it.
     pub keys_max: usize,
@@ -67,7 +89,7 @@ pub struct Limits {
 }
 
 /// One event of an entry, with the domain of its datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Domain key: the hunt.
     pub domain: u64,
@@ -75,7 +97,7 @@ pub struct Event {
     pub key: [u8; 16],
     /// Player it acts for.
     pub player: u64,
-    /// Cell it acts on.
+    /// What it acts on, by kind: a cell for most.
     pub subject: u64,
     /// By kind.
     pub argument: u64,
@@ -83,12 +105,14 @@ pub struct Event {
     pub kind: u16,
     /// Must be zero.
     pub reserved: u32,
+    /// By kind; at most 512 bytes.
+    pub payload: Vec<u8>,
 }
 
 impl Event {
-    /// The event as it is on the wire, without payload.
+    /// The event as it is on the wire.
     #[must_use]
-    pub fn wire(&self) -> wire::Event<'static> {
+    pub fn wire(&self) -> wire::Event<'_> {
         wire::Event {
             key: self.key,
             player: self.player,
@@ -96,7 +120,7 @@ impl Event {
             argument: self.argument,
             kind: self.kind,
             reserved: self.reserved,
-            payload: &[],
+            payload: &self.payload,
         }
     }
 
@@ -111,6 +135,7 @@ impl Event {
             argument: event.argument,
             kind: event.kind,
             reserved: event.reserved,
+            payload: event.payload.to_vec(),
         }
     }
 
@@ -127,14 +152,34 @@ impl Event {
         }
         let kind = EventKind::from_code(self.kind)?;
         let is_cell = self.subject >> CELL_BITS == 0;
+        let is_quest = self.subject >> QUEST_BITS == 0;
+        let (no_subject, no_argument) = (self.subject == 0, self.argument == 0);
         let sound = match kind {
             EventKind::HotspotSpawn => is_cell && Hotspot::unpack(self.argument).is_some(),
             EventKind::CollectItem
             | EventKind::UseKey
             | EventKind::Claim
-            | EventKind::HotspotExpire => is_cell && self.argument == 0,
-            EventKind::WalletTransfer => self.argument != 0 && self.subject != self.player,
-            EventKind::WalletCredit | EventKind::WalletSpend => self.argument != 0,
+            | EventKind::HotspotExpire
+            | EventKind::LocationPing => is_cell && no_argument,
+            EventKind::WalletTransfer => !no_argument && self.subject != self.player,
+            EventKind::WalletCredit | EventKind::WalletSpend | EventKind::RewardIssued => {
+                !no_argument
+            }
+            EventKind::HuntOpen => {
+                no_subject && Game::of(&HuntSetup::unpack(self.argument)).is_some()
+            }
+            EventKind::HuntClose => no_subject && no_argument,
+            EventKind::PlayerJoin => no_subject && self.argument <= TEAMS as u64,
+            EventKind::PowerUp => no_subject && PowerUp::unpack(self.argument).is_some(),
+            EventKind::TreasureType => no_argument && !self.payload.is_empty(),
+            EventKind::QuestDefine => {
+                is_quest
+                    && QuestPay::unpack(self.argument).is_some()
+                    && Graph::of(&self.payload).is_some()
+            }
+            EventKind::Checkpoint => no_argument,
+            EventKind::QuestAbandon => is_quest && no_argument,
+            EventKind::BankDeposit | EventKind::BankWithdraw => no_subject && !no_argument,
         };
         sound.then_some(kind)
     }
@@ -204,6 +249,10 @@ pub struct Partition {
     cells: usize,
     /// Players of all its hunts.
     players: usize,
+    /// Quests and treasure types of all its hunts.
+    definitions: usize,
+    /// Deeds of all its players.
+    deeds: usize,
     /// First answer to each (player, key).
     judged: HashMap<(u64, [u8; 16]), (Outcome, u64)>,
     /// Largest key time known to be dropped.
@@ -221,6 +270,18 @@ impl Partition {
     #[must_use]
     pub const fn players_len(&self) -> usize {
         self.players
+    }
+
+    /// Quests and treasure types of all its hunts.
+    #[must_use]
+    pub const fn definitions_len(&self) -> usize {
+        self.definitions
+    }
+
+    /// Deeds of all its players, as [`Limits::deeds_max`] counts them.
+    #[must_use]
+    pub const fn deeds_len(&self) -> usize {
+        self.deeds
     }
 
     /// Keys it has judged.
@@ -315,7 +376,7 @@ impl Model {
                 return Err(Box::new(Disagreement {
                     epoch: entry.epoch,
                     event_number,
-                    event: *event,
+                    event: event.clone(),
                     wanted,
                     found: *found,
                     horizon_ms: self.horizon_ms(event.domain),
@@ -354,12 +415,12 @@ impl Model {
         if event.key_ms() > self.log_time_ms() + TOO_NEW_MS {
             return Answer::fresh(Outcome::TooNew);
         }
-        let (limits, log_time_s) = (self.limits, self.log_time_ns / 1_000_000_000);
+        let (limits, log_time_ns) = (self.limits, self.log_time_ns);
         let partition = self.partition_mut(event.domain);
         if let Some((outcome, first)) = partition.judged(event.player, event.key) {
             return Answer { outcome, first_epoch: Some(first) };
         }
-        let outcome = rules::outcome(partition, &limits, epoch, log_time_s, kind, event);
+        let outcome = rules::outcome(partition, &limits, Now { epoch, log_time_ns }, kind, event);
         partition.judged.insert((event.player, event.key), (outcome, epoch));
         Answer::fresh(outcome)
     }

@@ -7,19 +7,21 @@ use veltrix_abi::outcomes::Outcome::{
     TooOld,
 };
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     partitions: 4,
     cells_max: 100,
     players_max: 100,
     hunts_max: 10,
+    definitions_max: 100,
+    deeds_max: 100,
     keys_max: 2,
     window_ms: 60_000,
 };
 
 /// Log time at which the histories begin, milliseconds.
-const START_MS: u64 = 1_000_000_000;
+pub(super) const START_MS: u64 = 1_000_000_000;
 
-const HUNT: u64 = 7;
+pub(super) const HUNT: u64 = 7;
 
 fn key(ms: u64, number: u64) -> [u8; 16] {
     let mut key = [0; 16];
@@ -31,18 +33,24 @@ fn key(ms: u64, number: u64) -> [u8; 16] {
 }
 
 /// A node to which events are given one by one, each with a key of its own.
-struct History {
-    model: Model,
-    log_time_ms: u64,
+pub(super) struct History {
+    pub(super) model: Model,
+    pub(super) log_time_ms: u64,
     keys: u64,
 }
 
 impl History {
-    fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { model: Model::new(limits), log_time_ms: START_MS, keys: 0 }
     }
 
-    fn event(&mut self, player: u64, kind: EventKind, subject: u64, argument: u64) -> Event {
+    pub(super) fn event(
+        &mut self,
+        player: u64,
+        kind: EventKind,
+        subject: u64,
+        argument: u64,
+    ) -> Event {
         self.keys += 1;
         Event {
             domain: HUNT,
@@ -52,10 +60,11 @@ impl History {
             argument,
             kind: kind.code(),
             reserved: 0,
+            payload: Vec::new(),
         }
     }
 
-    fn give(&mut self, event: Event) -> Answer {
+    pub(super) fn give(&mut self, event: Event) -> Answer {
         let entry = Entry {
             epoch: self.model.epoch() + 1,
             log_time_ns: self.log_time_ms * 1_000_000,
@@ -64,18 +73,24 @@ impl History {
         self.model.apply(&entry)[0]
     }
 
-    fn ask(&mut self, player: u64, kind: EventKind, subject: u64, argument: u64) -> Outcome {
+    pub(super) fn ask(
+        &mut self,
+        player: u64,
+        kind: EventKind,
+        subject: u64,
+        argument: u64,
+    ) -> Outcome {
         let event = self.event(player, kind, subject, argument);
         let answer = self.give(event);
         assert_eq!(answer.first_epoch, None);
         answer.outcome
     }
 
-    fn spawn(&mut self, cell: u64, hotspot: Hotspot) -> Outcome {
+    pub(super) fn spawn(&mut self, cell: u64, hotspot: Hotspot) -> Outcome {
         self.ask(0, EventKind::HotspotSpawn, cell, hotspot.pack().unwrap())
     }
 
-    fn player(&self, player: u64) -> Player {
+    pub(super) fn player(&self, player: u64) -> Player {
         self.model
             .hunt(HUNT)
             .and_then(|hunt| hunt.players.get(&player))
@@ -84,15 +99,15 @@ impl History {
     }
 }
 
-fn item(remaining: u16) -> Hotspot {
+pub(super) fn item(remaining: u16) -> Hotspot {
     Hotspot { kind: HotspotKind::Item, item: 3, remaining, reward: 5, lifetime_s: 0 }
 }
 
-fn chest(remaining: u16) -> Hotspot {
+pub(super) fn chest(remaining: u16) -> Hotspot {
     Hotspot { kind: HotspotKind::Chest, item: 3, remaining, reward: 100, lifetime_s: 0 }
 }
 
-const TICKET: Hotspot =
+pub(super) const TICKET: Hotspot =
     Hotspot { kind: HotspotKind::Ticket, item: 0, remaining: 1, reward: 1_000, lifetime_s: 0 };
 
 #[test]
@@ -106,7 +121,10 @@ fn a_key_is_found_and_opens_a_chest_once() {
     assert_eq!(h.player(1).inventory, [0, 0, 0, 1, 0, 0, 0, 0]);
     assert_eq!(h.ask(1, EventKind::UseKey, 11, 0), Applied);
     assert_eq!(h.ask(1, EventKind::UseKey, 11, 0), NoKey);
-    assert_eq!(h.player(1), Player { wallet: 100, score: 105, score_epoch: 6, inventory: [0; 8] });
+    assert_eq!(
+        h.player(1),
+        Player { wallet: 100, score: 105, score_epoch: 6, ..Player::default() }
+    );
     assert_eq!(h.model.hunt(HUNT).unwrap().cells[&11].remaining, 4);
     assert_eq!(h.ask(2, EventKind::CollectItem, 10, 0), Applied);
     assert_eq!(h.ask(3, EventKind::CollectItem, 10, 0), AlreadyClaimed);
@@ -125,7 +143,7 @@ fn a_ticket_has_one_claimant_until_it_is_set_again() {
     }
     assert_eq!(
         h.player(0),
-        Player { wallet: 1_000, score: 1_000, score_epoch: 2, inventory: [0; 8] }
+        Player { wallet: 1_000, score: 1_000, score_epoch: 2, ..Player::default() }
     );
     assert_eq!(h.model.hunt(HUNT).unwrap().cells[&5].claimed_by, Some(0));
     assert_eq!(h.spawn(5, TICKET), Applied);
@@ -214,14 +232,14 @@ fn a_retry_gets_the_first_answer_whatever_it_says() {
     h.spawn(5, TICKET);
     let claim = h.event(1, EventKind::Claim, 5, 0);
     let loser = h.event(2, EventKind::Claim, 5, 0);
-    assert_eq!(h.give(claim), Answer { outcome: Applied, first_epoch: None });
-    assert_eq!(h.give(loser), Answer { outcome: AlreadyClaimed, first_epoch: None });
-    assert_eq!(h.give(claim), Answer { outcome: Applied, first_epoch: Some(2) });
-    assert_eq!(h.give(loser), Answer { outcome: AlreadyClaimed, first_epoch: Some(3) });
-    let other = Event { kind: EventKind::WalletCredit.code(), argument: 9, ..claim };
+    assert_eq!(h.give(claim.clone()), Answer { outcome: Applied, first_epoch: None });
+    assert_eq!(h.give(loser.clone()), Answer { outcome: AlreadyClaimed, first_epoch: None });
+    assert_eq!(h.give(claim.clone()), Answer { outcome: Applied, first_epoch: Some(2) });
+    assert_eq!(h.give(loser.clone()), Answer { outcome: AlreadyClaimed, first_epoch: Some(3) });
+    let other = Event { kind: EventKind::WalletCredit.code(), argument: 9, ..claim.clone() };
     assert_eq!(h.give(other), Answer { outcome: Applied, first_epoch: Some(2) });
     assert_eq!(h.player(1).wallet, 1_000);
-    let other_player = Event { player: 3, ..claim };
+    let other_player = Event { player: 3, ..claim.clone() };
     assert_eq!(h.give(other_player), Answer { outcome: AlreadyClaimed, first_epoch: None });
 }
 
@@ -255,36 +273,40 @@ fn an_ended_hotspot_is_expired() {
 fn nonsense_is_malformed_and_not_remembered() {
     let mut h = History::new(LIMITS);
     let good = h.event(1, EventKind::WalletCredit, 0, 5);
-    let mut not_v7 = good;
+    let mut not_v7 = good.clone();
     not_v7.key[6] = 0x40;
     let cell = 1 << CELL_BITS;
     let bad = [
         not_v7,
-        Event { kind: 0, ..good },
-        Event { kind: 99, ..good },
-        Event { reserved: 1, ..good },
-        Event { argument: 0, ..good },
-        Event { kind: EventKind::WalletSpend.code(), argument: 0, ..good },
-        Event { kind: EventKind::WalletTransfer.code(), argument: 0, subject: 2, ..good },
-        Event { kind: EventKind::WalletTransfer.code(), subject: good.player, ..good },
-        Event { kind: EventKind::HotspotExpire.code(), argument: 1, ..good },
-        Event { kind: EventKind::HotspotExpire.code(), argument: 0, subject: cell, ..good },
-        Event { kind: EventKind::Claim.code(), argument: 1, ..good },
-        Event { kind: EventKind::UseKey.code(), argument: 1, ..good },
-        Event { kind: EventKind::CollectItem.code(), argument: 1, ..good },
-        Event { kind: EventKind::CollectItem.code(), argument: 0, subject: cell, ..good },
-        Event { kind: EventKind::HotspotSpawn.code(), argument: 0, ..good },
+        Event { kind: 0, ..good.clone() },
+        Event { kind: 99, ..good.clone() },
+        Event { reserved: 1, ..good.clone() },
+        Event { argument: 0, ..good.clone() },
+        Event { kind: EventKind::WalletSpend.code(), argument: 0, ..good.clone() },
+        Event { kind: EventKind::WalletTransfer.code(), argument: 0, subject: 2, ..good.clone() },
+        Event { kind: EventKind::WalletTransfer.code(), subject: good.player, ..good.clone() },
+        Event { kind: EventKind::HotspotExpire.code(), argument: 1, ..good.clone() },
+        Event { kind: EventKind::HotspotExpire.code(), argument: 0, subject: cell, ..good.clone() },
+        Event { kind: EventKind::Claim.code(), argument: 1, ..good.clone() },
+        Event { kind: EventKind::UseKey.code(), argument: 1, ..good.clone() },
+        Event { kind: EventKind::CollectItem.code(), argument: 1, ..good.clone() },
+        Event { kind: EventKind::CollectItem.code(), argument: 0, subject: cell, ..good.clone() },
+        Event { kind: EventKind::HotspotSpawn.code(), argument: 0, ..good.clone() },
         Event {
             kind: EventKind::HotspotSpawn.code(),
             argument: TICKET.pack().unwrap(),
             subject: cell,
-            ..good
+            ..good.clone()
         },
         // Judged before its key is looked at.
-        Event { argument: 0, key: key(0, 1), ..good },
+        Event { argument: 0, key: key(0, 1), ..good.clone() },
     ];
     for event in bad {
-        assert_eq!(h.give(event), Answer { outcome: Malformed, first_epoch: None }, "{event:?}");
+        assert_eq!(
+            h.give(event.clone()),
+            Answer { outcome: Malformed, first_epoch: None },
+            "{event:?}"
+        );
     }
     assert_eq!(h.give(good), Answer { outcome: Applied, first_epoch: None });
 }
@@ -320,7 +342,7 @@ fn a_follower_holds_a_node_to_what_it_dropped() {
         let entry = Entry {
             epoch: model.epoch() + 1,
             log_time_ns: START_MS * 1_000_000,
-            events: vec![*event],
+            events: vec![event.clone()],
         };
         model.follow(&entry, &[Answer { outcome, first_epoch }])
     };
@@ -328,7 +350,7 @@ fn a_follower_holds_a_node_to_what_it_dropped() {
     for event in &events {
         follow(&mut model, event, Applied, None).unwrap();
     }
-    let unknown = Event { key: key(START_MS, 99), ..events[0] };
+    let unknown = Event { key: key(START_MS, 99), ..events[0].clone() };
     let early = follow(&mut h.model.clone(), &unknown, TooOld, None).unwrap_err();
     assert_eq!(early.wanted.outcome, Applied, "nothing can be dropped yet");
     follow(&mut model, &events[1], TooOld, None).unwrap();
@@ -352,8 +374,8 @@ fn partitions_know_nothing_of_each_other() {
     let event = h.event(1, EventKind::WalletCredit, 0, 1);
     let other = (0..).find(|d| partition_of(*d, 4) != partition_of(HUNT, 4)).unwrap();
     let sister = (HUNT + 1..).find(|d| partition_of(*d, 4) == partition_of(HUNT, 4)).unwrap();
-    assert_eq!(h.give(event).first_epoch, None);
-    assert_eq!(h.give(Event { domain: other, ..event }).first_epoch, None);
+    assert_eq!(h.give(event.clone()).first_epoch, None);
+    assert_eq!(h.give(Event { domain: other, ..event.clone() }).first_epoch, None);
     assert_eq!(h.give(Event { domain: sister, ..event }).first_epoch, Some(1));
 }
 

@@ -7,9 +7,13 @@
 //! ```
 //!
 //! The worlds are small on purpose: few hunts, players and cells, so that
-//! most events meet something that another event left there.
+//! most events meet something that another event left there. What a fleet does
+//! most is drawn with it: in one world it is banks, in another quests.
 
-use veltrix_abi::kinds::{CELL_BITS, EventKind, Hotspot, HotspotKind, LIFETIME_S_MAX, REWARD_MAX};
+use veltrix_abi::kinds::{
+    CELL_BITS, EventKind, Hotspot, HotspotKind, HuntSetup, LIFETIME_S_MAX, PowerUp, QuestPay,
+    REWARD_MAX,
+};
 
 use super::rng::Rng;
 use crate::model::Event;
@@ -54,6 +58,8 @@ pub struct Fleet {
     domains: Vec<u64>,
     players: u64,
     cells: u64,
+    /// Of a hundred acts, those with hotspots and wallets.
+    ordinary: u64,
     sequence: u64,
     keys: u64,
     /// Sent and not answered, as far as the clients know; then what was
@@ -69,8 +75,9 @@ impl Fleet {
         let first = rng.any();
         let domains = (0..domains).map(|i| first.wrapping_add(i)).collect();
         let (players, cells) = (rng.between(2, 12), rng.between(2, 24));
+        let ordinary = rng.between(30, 80);
         let (waiting, answered) = (Vec::new(), Vec::new());
-        Self { rng, domains, players, cells, sequence: 0, keys: 0, waiting, answered }
+        Self { rng, domains, players, cells, ordinary, sequence: 0, keys: 0, waiting, answered }
     }
 
     /// Something to send. `log_time_ms` is what the clients believe it to be.
@@ -120,17 +127,18 @@ impl Fleet {
     fn change(&mut self, datagram: &mut Datagram) {
         let index = self.rng.index(datagram.events.len());
         if self.rng.percent(30) {
-            let twice = datagram.events[index];
+            let twice = datagram.events[index].clone();
             datagram.events.push(twice);
             return;
         }
-        let old = datagram.events[index];
-        let (kind, subject, argument) = self.action();
-        datagram.events[index] = Event { kind: kind.code(), subject, argument, ..old };
+        let act = self.act();
+        let old = &mut datagram.events[index];
+        (old.kind, old.subject, old.argument) = (act.kind.code(), act.subject, act.argument);
+        old.payload = act.payload;
     }
 
     fn event(&mut self, domain: u64, log_time_ms: u64) -> Event {
-        let (kind, subject, argument) = self.action();
+        let Act { kind, subject, argument, payload } = self.act();
         let event = Event {
             domain,
             key: self.key(log_time_ms),
@@ -139,6 +147,7 @@ impl Fleet {
             argument,
             kind: kind.code(),
             reserved: 0,
+            payload,
         };
         if self.rng.percent(3) { self.spoil(event) } else { event }
     }
@@ -160,41 +169,132 @@ impl Fleet {
         key
     }
 
-    fn action(&mut self) -> (EventKind, u64, u64) {
-        let cell = self.rng.below(self.cells);
-        let rng = &mut self.rng;
-        match rng.below(100) {
-            0..22 => (EventKind::HotspotSpawn, cell, hotspot(rng)),
-            22..45 => (EventKind::CollectItem, cell, 0),
-            45..58 => (EventKind::UseKey, cell, 0),
-            58..75 => (EventKind::Claim, cell, 0),
-            75..88 => {
-                let amount = match rng.below(20) {
-                    0 => u64::MAX - rng.below(3),
-                    1 => u64::MAX / 2,
-                    _ => rng.between(1, 100),
-                };
-                (EventKind::WalletCredit, rng.any(), amount)
-            }
-            88..93 => (EventKind::WalletSpend, cell, rng.between(1, 200)),
-            // Cells and players have the same small numbers.
-            93..98 => (EventKind::WalletTransfer, cell, rng.between(1, 200)),
-            _ => (EventKind::HotspotExpire, cell, 0),
-        }
+    fn act(&mut self) -> Act {
+        let (cell, is_ordinary) = (self.rng.below(self.cells), self.rng.percent(self.ordinary));
+        if is_ordinary { ordinary(&mut self.rng, cell) } else { rarer(&mut self.rng, cell) }
     }
 
     /// One field is made nonsense.
     fn spoil(&mut self, mut event: Event) -> Event {
-        match self.rng.below(6) {
-            0 => event.kind = self.rng.below(20) as u16,
+        match self.rng.below(7) {
+            0 => event.kind = self.rng.below(25) as u16,
             1 => event.reserved = 1,
             2 => event.key[6] = 0x40,
             3 => event.key[8] &= 0x3f,
             4 => event.subject |= 1 << (CELL_BITS + self.rng.below(4) as u32),
+            5 => event.payload = (0..self.rng.below(9)).map(|_| self.rng.below(4) as u8).collect(),
             _ => event.argument = self.rng.any(),
         }
         event
     }
+}
+
+/// What an event asks for.
+struct Act {
+    kind: EventKind,
+    subject: u64,
+    argument: u64,
+    payload: Vec<u8>,
+}
+
+impl Act {
+    fn new(kind: EventKind, subject: u64, argument: u64) -> Self {
+        Self { kind, subject, argument, payload: Vec::new() }
+    }
+
+    fn with(self, payload: Vec<u8>) -> Self {
+        Self { payload, ..self }
+    }
+}
+
+/// Hotspots and wallets.
+fn ordinary(rng: &mut Rng, cell: u64) -> Act {
+    match rng.below(100) {
+        0..22 => Act::new(EventKind::HotspotSpawn, cell, hotspot(rng)),
+        22..45 => Act::new(EventKind::CollectItem, cell, 0),
+        45..58 => Act::new(EventKind::UseKey, cell, 0),
+        58..75 => Act::new(EventKind::Claim, cell, 0),
+        75..88 => Act::new(EventKind::WalletCredit, rng.any(), amount(rng)),
+        88..93 => Act::new(EventKind::WalletSpend, cell, rng.between(1, 200)),
+        // Cells and players have the same small numbers.
+        93..98 => Act::new(EventKind::WalletTransfer, cell, rng.between(1, 200)),
+        _ => Act::new(EventKind::HotspotExpire, cell, 0),
+    }
+}
+
+/// Hunts, teams, quests, rewards.
+fn rarer(rng: &mut Rng, cell: u64) -> Act {
+    let quest = rng.below(4);
+    match rng.below(200) {
+        0..20 => Act::new(EventKind::HuntOpen, 0, setup(rng)),
+        // For good: a hunt that is closed shows little more.
+        20..22 => Act::new(EventKind::HuntClose, 0, 0),
+        22..52 => Act::new(EventKind::PlayerJoin, 0, rng.below(4)),
+        52..60 => Act::new(EventKind::LocationPing, cell, 0),
+        60..72 => Act::new(EventKind::PowerUp, 0, power_up(rng)),
+        72..80 => {
+            let payload = (0..rng.between(1, 40)).map(|_| rng.any() as u8).collect();
+            Act::new(EventKind::TreasureType, rng.below(3), 0).with(payload)
+        }
+        80..95 => Act::new(EventKind::QuestDefine, quest, pay(rng)).with(graph(rng)),
+        95..145 => Act::new(EventKind::Checkpoint, quest * 256 + rng.below(5), 0),
+        145..153 => Act::new(EventKind::QuestAbandon, quest, 0),
+        153..168 => {
+            let number = rng.below(3) * 256 + rng.below(3);
+            Act::new(EventKind::RewardIssued, number, amount(rng))
+        }
+        168..186 => Act::new(EventKind::BankDeposit, 0, rng.between(1, 60)),
+        _ => Act::new(EventKind::BankWithdraw, 0, rng.between(1, 100)),
+    }
+}
+
+fn amount(rng: &mut Rng) -> u64 {
+    match rng.below(20) {
+        0 => u64::MAX - rng.below(3),
+        1 => u64::MAX / 2,
+        _ => rng.between(1, 100),
+    }
+}
+
+fn setup(rng: &mut Rng) -> u64 {
+    let game = rng.between(1, 6) as u8;
+    let is_race = game == 2;
+    let settings = rng.between(1, 3) | rng.between(2, 3) << 16 | rng.between(2, 5) << 24;
+    let setup = HuntSetup {
+        game,
+        length_s: if is_race || rng.percent(10) { rng.between(1, 6) as u32 } else { 0 },
+        settings: if is_race { settings } else { 0 },
+    };
+    setup.pack().unwrap_or(0)
+}
+
+fn power_up(rng: &mut Rng) -> u64 {
+    let power_up = PowerUp {
+        item: rng.below(2) as u8,
+        factor: rng.between(2, 8) as u8,
+        seconds: rng.between(1, 4) as u32,
+    };
+    power_up.pack().unwrap_or(0)
+}
+
+fn pay(rng: &mut Rng) -> u64 {
+    let pay = QuestPay { node: rng.below(50) as u32, end: rng.below(200) as u32 };
+    pay.pack().unwrap_or(0)
+}
+
+/// A graph of up to five nodes; now and then one that is none.
+fn graph(rng: &mut Rng) -> Vec<u8> {
+    let last = rng.below(5);
+    let mut payload = vec![last as u8, 0];
+    for _ in 0..rng.below(2 * last + 1) {
+        let from = rng.below(last);
+        let to = if rng.percent(95) { rng.between(from + 1, last) } else { rng.below(6) };
+        payload.extend([from as u8, to as u8]);
+    }
+    if rng.percent(3) {
+        payload.pop();
+    }
+    payload
 }
 
 fn hotspot(rng: &mut Rng) -> u64 {

@@ -128,6 +128,8 @@ impl World {
             cells_max: if tight { rng.between(3, 12) as usize } else { 200 },
             players_max: if tight { rng.between(3, 12) as usize } else { 200 },
             hunts_max: if tight { rng.between(1, 3) as usize } else { 50 },
+            definitions_max: if tight { rng.between(1, 8) as usize } else { 200 },
+            deeds_max: if tight { rng.between(1, 12) as usize } else { 400 },
             keys_max: if rng.percent(30) { rng.between(20, 200) as usize } else { 20_000 },
             window_ms: rng.between(2_000, 60_000),
         };

@@ -440,9 +440,7 @@ mod tests {
                         assert!(argument <= before.4);
                     }
                     EventKind::WalletCredit => assert!(argument > 0),
-                    EventKind::WalletTransfer | EventKind::HotspotExpire => {
-                        panic!("the swarm asks for no {kind}")
-                    }
+                    _ => panic!("the swarm asks for no {kind}"),
                 }
             }
         }

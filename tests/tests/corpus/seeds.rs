@@ -15,7 +15,7 @@ use veltrix_tests::lab::{Datagram, FrameSpec};
 
 use super::checks::{PAYLOAD_BYTES_MAX, PORT};
 use super::frames::{Frame, Ip, payload};
-use super::seeds_durable;
+use super::{seeds_durable, seeds_games};
 
 /// An input, what it is, and what its decoder must say.
 pub struct Seed {
@@ -35,9 +35,10 @@ pub fn of(target: &str) -> Vec<Seed> {
             [whole_frames(), frames_of_others(), frames_refused()].into_iter().flatten().collect()
         }
         "request" => {
-            [requests(), requests_refused(), queries_refused()].into_iter().flatten().collect()
+            let own = [requests(), requests_refused(), queries_refused()].into_iter().flatten();
+            own.chain(seeds_games::requests()).collect()
         }
-        "reply" => replies().into_iter().chain(answers()).collect(),
+        "reply" => [replies(), answers(), seeds_games::replies()].into_iter().flatten().collect(),
         "config" => settings(),
         "batch" => seeds_durable::batches(),
         "record" => seeds_durable::records(),
@@ -55,12 +56,12 @@ const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
 
 /// A header of the lab's client.
-fn header(kind: Kind) -> Header {
+pub fn header(kind: Kind) -> Header {
     let Datagram { session, sequence, domain, .. } = Datagram::default();
     Header { session, sequence, domain, ..Header::new(kind) }
 }
 
-fn datagram(header: &Header, body: &[u8]) -> Vec<u8> {
+pub fn datagram(header: &Header, body: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES];
     header.write(&mut out);
     out.extend(body);
@@ -480,7 +481,7 @@ fn requests_refused() -> Vec<Seed> {
     seeds
 }
 
-fn ack_entry(outcomes: &[u8], epochs: &[u64]) -> Vec<u8> {
+pub fn ack_entry(outcomes: &[u8], epochs: &[u64]) -> Vec<u8> {
     let mut out = vec![0; AckEntry::wire_bytes(outcomes.len(), 0)];
     AckEntry::write(&mut out, 9, 77, Mode::Durable, outcomes, epochs.len() as u16);
     out.extend(epochs.iter().flat_map(|epoch| epoch.to_le_bytes()));

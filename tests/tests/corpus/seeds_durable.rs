@@ -12,12 +12,14 @@ use veltrix::index::IndexLimits;
 use veltrix::log::record::{Base, FLAG_LIFE, FLAG_SEGMENT, Item, RecordBuilder, RecordHeader};
 use veltrix::log::{BodyKind, LogId, Vote};
 use veltrix::snapshot::{Anchor, Identity, Limits, Position, Recorder};
+use veltrix_abi::Outcome;
 use veltrix_abi::partition::partition_of;
 use veltrix_tests::sim::files::SimDir;
 use veltrix_tests::sim::rng::Rng;
 
 use super::durable::{DAMAGED, LOG_KEY, PARTITIONS};
 use super::seeds::{Seed, cut, events_body, seed};
+use super::seeds_games;
 
 /// A batch of `datagrams`: domain and payload length of each event.
 fn batch(datagrams: &[(u64, &[usize])]) -> Vec<u8> {
@@ -120,29 +122,39 @@ pub fn records() -> Vec<Seed> {
     ]
 }
 
+/// What the snapshots are of can hold so much.
+const LIMITS: PartitionLimits = PartitionLimits {
+    index: IndexLimits {
+        cells_max: 4,
+        players_max: 4,
+        hunts_max: 4,
+        definitions_max: 4,
+        deeds_max: 4,
+    },
+    dedupe: DedupeLimits { keys_max: 16, window_ms: 60_000 },
+};
+
 /// A snapshot of one partition in which so many domains have a credit.
-fn snapshot(domains: u64) -> Vec<u8> {
-    let limits = PartitionLimits {
-        index: IndexLimits {
-            cells_max: 4,
-            players_max: 4,
-            hunts_max: 4,
-            definitions_max: 16,
-            deeds_max: 100,
-        },
-        dedupe: DedupeLimits { keys_max: 4, window_ms: 60_000 },
-    };
-    let secret = Arc::new(Secret::new([9; 192]));
-    let mut partition = Partition::new(0, &limits, secret).expect("memory");
-    let mut pool = Pool::new(1, 1);
-    let index = pool.take().expect("nobody holds it");
-    for domain in 0..domains {
+fn credits(domains: u64) -> Vec<u8> {
+    let credit = |domain: u64| {
         let mut body = events_body(&[0]);
         // A credit of 5.
         body = changed(body, 32, &5u64.to_le_bytes());
         body = changed(body, 40, &5u16.to_le_bytes());
-        body = changed(body, 10, &[domain as u8]);
-        pool.open_buffer(index).append(0, domain, &body, 1).expect("it fits");
+        changed(body, 10, &[domain as u8])
+    };
+    snapshot(&(0..domains).map(|domain| (domain, credit(domain))).collect::<Vec<_>>())
+}
+
+/// A snapshot of one partition that was given these events: the domain and the body of
+/// a datagram of one event each.
+fn snapshot(datagrams: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let secret = Arc::new(Secret::new([9; 192]));
+    let mut partition = Partition::new(0, &LIMITS, secret).expect("memory");
+    let mut pool = Pool::new(1, 1);
+    let index = pool.take().expect("nobody holds it");
+    for (domain, body) in datagrams {
+        pool.open_buffer(index).append(0, *domain, body, 1).expect("it fits");
     }
     pool.open_buffer(index).seal(1, 2, 3);
     let view = BatchView::check(pool.get(index).bytes(), 1).expect("as it was sealed");
@@ -150,8 +162,10 @@ fn snapshot(domains: u64) -> Vec<u8> {
         // When the keys of `events_body` were made.
         partition.apply(7, 0x019a_0000_0000 * 1_000_000, &view, &range, None);
     }
+    let applied = partition.outcomes()[usize::from(Outcome::Applied.code())];
+    assert_eq!(applied, datagrams.len() as u64, "an event was refused");
     partition.apply_other(7);
-    partition.capture_begin(PartitionImage::new(&limits).expect("memory"));
+    partition.capture_begin(PartitionImage::new(&LIMITS).expect("memory"));
     while !partition.capture_step(1 << 20) {}
     let image = partition.capture_end();
 
@@ -162,13 +176,13 @@ fn snapshot(domains: u64) -> Vec<u8> {
         partitions: 1,
         secret_digest: 2,
         limits: Limits {
-            cells_max: 4,
-            players_max: 4,
-            hunts_max: 4,
-            definitions_max: 16,
-            deeds_max: 100,
-            dedupe_keys_max: 4,
-            dedupe_window_ms: 60_000,
+            cells_max: LIMITS.index.cells_max,
+            players_max: LIMITS.index.players_max,
+            hunts_max: LIMITS.index.hunts_max,
+            definitions_max: LIMITS.index.definitions_max,
+            deeds_max: LIMITS.index.deeds_max,
+            dedupe_keys_max: LIMITS.dedupe.keys_max,
+            dedupe_window_ms: LIMITS.dedupe.window_ms,
         },
     };
     let place = Path::new("snapshots");
@@ -182,10 +196,14 @@ fn snapshot(domains: u64) -> Vec<u8> {
 }
 
 pub fn snapshots() -> Vec<Seed> {
-    let whole = snapshot(3);
+    let whole = credits(3);
+    let game = snapshot(&seeds_games::game());
     let trailer = whole.len() - 48;
     vec![
-        seed("empty-partition", "snapshot", snapshot(0)),
+        seed("empty-partition", "snapshot", credits(0)),
+        seed("every-section", "snapshot", game.clone()),
+        seed("every-section-cut", DAMAGED, cut(game.clone(), game.len() - 100)),
+        seed("version-3", DAMAGED, changed(whole.clone(), 8, &[3])),
         seed("some-players", "snapshot", whole.clone()),
         seed("cut-in-trailer", DAMAGED, cut(whole.clone(), trailer + 47)),
         seed("cut-before-trailer", DAMAGED, cut(whole.clone(), trailer)),

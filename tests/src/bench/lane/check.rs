@@ -30,6 +30,8 @@ impl Check {
             cells_max: limits.index.cells_max as usize,
             players_max: limits.index.players_max as usize,
             hunts_max: usize::from(limits.index.hunts_max),
+            definitions_max: limits.index.definitions_max as usize,
+            deeds_max: limits.index.deeds_max as usize,
             keys_max: limits.dedupe.keys_max as usize,
             window_ms: limits.dedupe.window_ms,
         });
