@@ -62,6 +62,7 @@ pub const fn is_decided(outcome: Outcome) -> bool {
             | Outcome::TooOld
             | Outcome::TooNew
             | Outcome::Malformed
+            | Outcome::OverQuota
             | Outcome::Overloaded
             | Outcome::NotLeader
     )

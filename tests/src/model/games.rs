@@ -78,10 +78,10 @@ impl Game {
     }
 }
 
-/// The number of a lot: what is drawn from the key of its event, the epoch, and the
-/// log time in nanoseconds.
+/// The number that is drawn for a lot: from the key of its event, the epoch, the log
+/// time in nanoseconds, and which lot it is.
 #[must_use]
-pub fn lot(key: [u8; 16], epoch: u64, log_time_ns: u64) -> u64 {
-    let bytes = [&key[..], &epoch.to_le_bytes(), &log_time_ns.to_le_bytes()].concat();
-    xxhash_rust::xxh3::xxh3_64(&bytes)
+pub fn lot(key: [u8; 16], epoch: u64, log_time_ns: u64, n: u64) -> u64 {
+    let words = [epoch, log_time_ns, n].map(u64::to_le_bytes).concat();
+    xxhash_rust::xxh3::xxh3_64(&[&key[..], &words].concat())
 }

@@ -9,7 +9,7 @@ use veltrix_abi::kinds::EventKind::{
 };
 use veltrix_abi::outcomes::Outcome::{
     AlreadyClaimed, AlreadyDone, Applied, Closed, Expired, Full, InsufficientFunds, Malformed,
-    NoKey, NotFound, NotJoined, OutOfOrder, WrongGame,
+    NoKey, NotFound, NotJoined, OutOfOrder, OverQuota, WrongGame,
 };
 
 const FREE_ROAM: u8 = 1;
@@ -167,17 +167,41 @@ fn teams_share_a_bank() {
 }
 
 #[test]
+fn a_hunt_with_players_is_opened_without_teams_only() {
+    let mut h = History::new(LIMITS);
+    assert_eq!(h.ask(9, WalletCredit, 0, 1), Applied);
+    assert_eq!(h.ask(0, HuntOpen, 0, setup(TERRITORY, 0, 0)), WrongGame);
+    assert_eq!(h.ask(0, HuntOpen, 0, setup(FREE_ROAM, 0, 0)), Applied);
+}
+
+#[test]
+fn a_quota_bounds_cells_players_and_events_of_a_second() {
+    let mut h = History::new(LIMITS);
+    let quota = Quota { tenant: 9, cells_max: 1, players_max: 1, events_per_s: 5 };
+    let open = h.ask_with(0, HuntOpen, 0, setup(FREE_ROAM, 0, 0), &quota.bytes());
+    assert_eq!(open, Applied);
+    assert_eq!((h.spawn(1, TICKET), h.spawn(2, TICKET)), (Applied, OverQuota));
+    assert_eq!(h.ask(1, WalletCredit, 0, 1), Applied);
+    assert_eq!(h.ask(2, WalletCredit, 0, 1), OverQuota);
+    assert_eq!(h.ask(1, Claim, 1, 0), Applied);
+    let spend = h.event(1, WalletSpend, 0, 1);
+    assert_eq!(h.give(spend.clone()).outcome, OverQuota, "the sixth");
+    assert_eq!((h.state().over_quota, h.state().counted.1), (3, 5));
+    h.log_time_ms += 1_000;
+    assert_eq!(h.give(spend).outcome, Applied, "not remembered");
+    assert_eq!(h.ask(0, HuntClose, 0, 0), Applied);
+}
+
+#[test]
 fn ground_goes_from_team_to_team() {
     let mut h = History::new(LIMITS);
     h.spawn(1, TICKET);
     h.spawn(2, TICKET);
-    assert_eq!(h.ask(9, Claim, 1, 0), Applied, "before it is about ground");
     assert_eq!(h.ask(0, HuntOpen, 0, setup(TERRITORY, 0, 0)), Applied);
     for (player, team) in [(1, 1), (2, 2), (3, 2)] {
         assert_eq!(h.ask(player, PlayerJoin, 0, team), Applied);
     }
     let tiles = |h: &History| h.model.hunt(HUNT).unwrap().tiles()[..3].to_vec();
-    assert_eq!(h.ask(9, Claim, 1, 0), AlreadyClaimed, "in no team");
     assert_eq!(h.ask(9, Claim, 2, 0), NotJoined, "held by nobody");
     assert_eq!(h.ask(9, PlayerJoin, 0, 3), Applied);
     assert_eq!(tiles(&h), [0, 0, 0], "no team has claimed any");
@@ -185,6 +209,7 @@ fn ground_goes_from_team_to_team() {
     assert_eq!(h.ask(2, Claim, 2, 0), Applied);
     assert_eq!(h.ask(3, Claim, 2, 0), AlreadyClaimed, "its own team's");
     assert_eq!(tiles(&h), [0, 1, 0]);
+    assert_eq!((h.player(1).wallet, h.player(2).wallet, h.player(2).score), (1_000, 0, 1_000));
     assert_eq!(h.ask(9, Claim, 1, 0), Applied, "nobody's until now");
     assert_eq!(h.ask(2, Claim, 1, 0), Applied);
     assert_eq!(tiles(&h), [0, 2, 0]);
@@ -208,7 +233,7 @@ fn one_of_those_who_paid_wins_the_pot() {
         let claim = h.event(player, Claim, player, 0);
         let (key, epoch) = (claim.key, h.model.epoch() + 1);
         assert_eq!(h.give(claim).outcome, Applied);
-        if games::lot(key, epoch, h.log_time_ms * 1_000_000).is_multiple_of(player) {
+        if games::lot(key, epoch, h.log_time_ms * 1_000_000, player).is_multiple_of(player) {
             winner = Some(player);
         }
         assert_eq!((h.state().lots, h.state().winner), (player as u32, winner));
@@ -216,11 +241,9 @@ fn one_of_those_who_paid_wins_the_pot() {
     assert_eq!(h.state().pot, 8_000);
     let winner = winner.unwrap();
     assert_eq!(h.player(winner).wallet, 0);
-    assert_eq!(h.ask(winner, WalletCredit, 0, u64::MAX), Applied);
-    assert_eq!(h.ask(0, HuntClose, 0, 0), Full, "the pot does not fit");
-    assert_eq!(h.ask(winner, WalletSpend, 0, 8_000), Applied);
+    assert_eq!(h.ask(winner, WalletCredit, 0, u64::MAX - 7_000), Applied);
     assert_eq!(h.ask(0, HuntClose, 0, 0), Applied);
-    assert_eq!((h.player(winner).wallet, h.state().pot), (u64::MAX, 0));
+    assert_eq!((h.player(winner).wallet, h.state().pot), (u64::MAX, 1_000), "what fits");
 }
 
 #[test]

@@ -51,7 +51,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 
 use veltrix_abi::kinds::{
-    CELL_BITS, EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, TEAMS,
+    CELL_BITS, EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, Quota, TEAMS,
 };
 use veltrix_abi::outcomes::Outcome;
 use veltrix_abi::partition::partition_of;
@@ -166,7 +166,9 @@ impl Event {
                 !no_argument
             }
             EventKind::HuntOpen => {
-                no_subject && Game::of(&HuntSetup::unpack(self.argument)).is_some()
+                no_subject
+                    && Game::of(&HuntSetup::unpack(self.argument)).is_some()
+                    && Quota::of(&self.payload).is_some()
             }
             EventKind::HuntClose => no_subject && no_argument,
             EventKind::PlayerJoin => no_subject && self.argument <= TEAMS as u64,
@@ -282,6 +284,25 @@ impl Partition {
     #[must_use]
     pub const fn deeds_len(&self) -> usize {
         self.deeds
+    }
+
+    /// Counts an event of a hunt that may use only so much; false when it has had all
+    /// of this second.
+    fn count(&mut self, domain: u64, log_time_ns: u64) -> bool {
+        let Some(hunt) = self.hunts.get_mut(&domain) else { return true };
+        let state = &mut hunt.state;
+        if !state.is_bound() {
+            return true;
+        }
+        let second = log_time_ns / 1_000_000_000;
+        let (of_second, events) = state.counted;
+        let events = if of_second == second { events } else { 0 };
+        if state.quota.events_per_s > 0 && events >= state.quota.events_per_s {
+            state.over_quota += 1;
+            return false;
+        }
+        state.counted = (second, events + 1);
+        true
     }
 
     /// Keys it has judged.
@@ -420,7 +441,14 @@ impl Model {
         if let Some((outcome, first)) = partition.judged(event.player, event.key) {
             return Answer { outcome, first_epoch: Some(first) };
         }
+        if kind != EventKind::HuntClose && !partition.count(event.domain, log_time_ns) {
+            // Not remembered: in another second it may come again.
+            return Answer::fresh(Outcome::OverQuota);
+        }
         let outcome = rules::outcome(partition, &limits, Now { epoch, log_time_ns }, kind, event);
+        if outcome == Outcome::OverQuota {
+            return Answer::fresh(outcome);
+        }
         partition.judged.insert((event.player, event.key), (outcome, epoch));
         Answer::fresh(outcome)
     }

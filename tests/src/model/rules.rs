@@ -5,7 +5,7 @@
 //! afterwards. So a refused event changes nothing.
 
 use veltrix_abi::kinds::{
-    EventKind, Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, SCORE_MAX, Stream,
+    EventKind, Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota, SCORE_MAX, Stream,
 };
 use veltrix_abi::outcomes::Outcome;
 
@@ -63,13 +63,38 @@ pub(super) fn outcome(
 ) -> Outcome {
     let hunt = partition.hunts.get(&event.domain);
     let scene = Scene { partition, limits, event, now, hunt };
-    match judge(&scene, kind) {
+    let judged = judge(&scene, kind).and_then(|change| within_quota(&scene, change));
+    match judged {
         Ok(change) => {
             partition.make(event, now.epoch, change);
             Outcome::Applied
         }
-        Err(outcome) => outcome,
+        Err(outcome) => {
+            if let (Outcome::OverQuota, Some(hunt)) =
+                (outcome, partition.hunts.get_mut(&event.domain))
+            {
+                hunt.state.over_quota += 1;
+            }
+            outcome
+        }
     }
+}
+
+/// A hunt may have so many cells and players, and no more.
+fn within_quota(scene: &Scene<'_>, change: Change) -> Judged {
+    let Some(hunt) = scene.hunt else { return Ok(change) };
+    let quota = hunt.state.quota;
+    let is_used_up = |max: u32, used: usize| max > 0 && used >= max as usize;
+    let new_cell = change.hotspot.is_some() && !hunt.cells.contains_key(&scene.event.subject);
+    let acting = change.player.map(|_| scene.event.player);
+    let mut players = acting.into_iter().chain(change.other.map(|(player, _)| player));
+    let new_player = players.any(|player| !hunt.players.contains_key(&player));
+    if (new_cell && is_used_up(quota.cells_max, hunt.cells.len()))
+        || (new_player && is_used_up(quota.players_max, hunt.players.len()))
+    {
+        return Err(Outcome::OverQuota);
+    }
+    Ok(change)
 }
 
 fn judge(scene: &Scene<'_>, kind: EventKind) -> Judged {
@@ -261,7 +286,9 @@ fn take(scene: &Scene<'_>, wanted: HotspotKind) -> Judged {
 
     let reward = u64::from(hotspot.reward);
     let pays = wanted != HotspotKind::Item;
-    let to_wallet = pays && !matches!(game, Game::TeamHunt | Game::RaffleDrop);
+    let is_taken_from_a_team = hotspot.held_by.is_some();
+    let to_wallet =
+        pays && !matches!(game, Game::TeamHunt | Game::RaffleDrop) && !is_taken_from_a_team;
     let mut player = if wanted == HotspotKind::Chest {
         scene.known(scene.event.player).ok_or(Outcome::NoKey)?
     } else {
@@ -288,8 +315,9 @@ fn take(scene: &Scene<'_>, wanted: HotspotKind) -> Judged {
     if game == Game::RaffleDrop && pays {
         state.pot = plus(state.pot, reward)?;
         state.lots = state.lots.checked_add(1).ok_or(Outcome::Full)?;
-        let lot = games::lot(scene.event.key, scene.now.epoch, scene.now.log_time_ns);
-        if lot % u64::from(state.lots) == 0 {
+        let n = u64::from(state.lots);
+        let lot = games::lot(scene.event.key, scene.now.epoch, scene.now.log_time_ns, n);
+        if lot % n == 0 {
             state.winner = Some(scene.event.player);
         }
     }
@@ -335,6 +363,11 @@ fn open(scene: &Scene<'_>) -> Judged {
     if state.setup.is_some() {
         return Err(Outcome::AlreadyDone);
     }
+    let has_players = scene.hunt.is_some_and(|hunt| !hunt.players.is_empty());
+    if has_players && Game::of(&setup).is_some_and(Game::is_in_teams) {
+        return Err(Outcome::WrongGame);
+    }
+    state.quota = Quota::of(&scene.event.payload).ok_or(Outcome::Malformed)?;
     state.setup = Some(setup);
     state.opened_s = scene.now_s();
     state.ends_s = (setup.length_s > 0).then(|| scene.now_s() + u64::from(setup.length_s));
@@ -348,9 +381,11 @@ fn close(scene: &Scene<'_>) -> Judged {
     }
     let mut winner = state.winner.and_then(|id| Some((id, scene.known(id)?)));
     if let Some((_, winner)) = &mut winner {
-        winner.wallet = plus(winner.wallet, state.pot)?;
+        let paid = state.pot.min(u64::MAX - winner.wallet);
+        winner.wallet += paid;
+        state.pot -= paid;
     }
-    (state.is_closed, state.pot) = (true, 0);
+    state.is_closed = true;
     Ok(Change { other: winner, state: Some(state), ..Change::default() })
 }
 

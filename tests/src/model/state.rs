@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use veltrix_abi::kinds::{HotspotKind, HuntSetup, ITEM_TYPES, QuestPay, TEAMS};
+use veltrix_abi::kinds::{HotspotKind, HuntSetup, ITEM_TYPES, QuestPay, Quota, TEAMS};
 
 use super::games::Game;
 use super::graph::Graph;
@@ -101,9 +101,23 @@ pub struct HuntState {
     pub winner: Option<u64>,
     /// Bank of each team, team 1 first.
     pub banks: [u64; TEAMS],
+    /// Whose it is, and what it may use.
+    pub quota: Quota,
+    /// Log time of the last event that counted, seconds since the Unix epoch, and how
+    /// many counted in that second.
+    pub counted: (u64, u32),
+    /// Events refused since it may use no more.
+    pub over_quota: u64,
 }
 
 impl HuntState {
+    /// Whether it may use only so much of something.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        let Quota { cells_max, players_max, events_per_s, .. } = self.quota;
+        [cells_max, players_max, events_per_s].iter().any(|bound| *bound > 0)
+    }
+
     /// Its game type; free-roam while nobody has opened it.
     #[must_use]
     pub fn game(&self) -> Game {

@@ -12,7 +12,7 @@
 
 use veltrix_abi::kinds::{
     CELL_BITS, EventKind, Hotspot, HotspotKind, HuntSetup, LIFETIME_S_MAX, PowerUp, QuestPay,
-    REWARD_MAX,
+    Quota, REWARD_MAX,
 };
 
 use super::rng::Rng;
@@ -226,7 +226,7 @@ fn ordinary(rng: &mut Rng, cell: u64) -> Act {
 fn rarer(rng: &mut Rng, cell: u64) -> Act {
     let quest = rng.below(4);
     match rng.below(200) {
-        0..20 => Act::new(EventKind::HuntOpen, 0, setup(rng)),
+        0..20 => Act::new(EventKind::HuntOpen, 0, setup(rng)).with(quota(rng)),
         // For good: a hunt that is closed shows little more.
         20..22 => Act::new(EventKind::HuntClose, 0, 0),
         22..52 => Act::new(EventKind::PlayerJoin, 0, rng.below(4)),
@@ -266,6 +266,20 @@ fn setup(rng: &mut Rng) -> u64 {
         settings: if is_race { settings } else { 0 },
     };
     setup.pack().unwrap_or(0)
+}
+
+/// Mostly none.
+fn quota(rng: &mut Rng) -> Vec<u8> {
+    if !rng.percent(15) {
+        return Vec::new();
+    }
+    let quota = Quota {
+        tenant: rng.below(3) as u32,
+        cells_max: rng.below(20) as u32,
+        players_max: rng.below(10) as u32,
+        events_per_s: rng.below(2) as u32 * rng.between(1, 60) as u32,
+    };
+    quota.bytes().to_vec()
 }
 
 fn power_up(rng: &mut Rng) -> u64 {

@@ -70,7 +70,12 @@ fn hunt_state(index: &Index, id: HuntId, wanted: &model::Hunt) -> Result<(), Str
         && u64::from(record.ends_s) == state.ends_s.unwrap_or(0)
         && record.closed == u8::from(state.is_closed)
         && (record.pot, record.lots, winner) == (state.pot, state.lots, state.winner)
-        && record.banks == state.banks;
+        && record.banks == state.banks
+        && (record.tenant, record.cells_max) == (state.quota.tenant, state.quota.cells_max)
+        && record.players_max == state.quota.players_max
+        && record.events_per_s == state.quota.events_per_s
+        && (u64::from(record.second), record.events) == state.counted
+        && record.over_quota == state.over_quota;
     if !same {
         return Err(format!("it is {record:?}, the model has {state:?}"));
     }

@@ -228,8 +228,8 @@ impl Oracle {
         for (event, answer) in datagram.events.iter().zip(answers) {
             self.events_acked += 1;
             self.duplicates_acked += u64::from(answer.first_epoch.is_some());
-            let refused = [Outcome::Malformed, Outcome::TooOld, Outcome::TooNew];
-            if refused.contains(&answer.outcome) {
+            use Outcome::{Malformed, OverQuota, TooNew, TooOld};
+            if [Malformed, OverQuota, TooNew, TooOld].contains(&answer.outcome) {
                 continue;
             }
             let name = self.name(event);

@@ -379,6 +379,7 @@ impl Book {
                 Outcome::TooOld,
                 Outcome::TooNew,
                 Outcome::Malformed,
+                Outcome::OverQuota,
                 Outcome::Overloaded,
                 Outcome::NotLeader,
             ];

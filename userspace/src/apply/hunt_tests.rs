@@ -404,8 +404,8 @@ fn a_hunt_uses_no_more_than_its_quota() {
     w.all(&[(Claim, 7, 5, 0, Closed), (WalletSpend, 7, 0, 5, Applied)]);
 }
 
-/// What is over the quota of its second is not remembered: the same key goes through
-/// in the next, and a flood uses up no keys of others.
+/// What is over a quota is not remembered: the same key goes through later, and a flood
+/// uses up no keys of others.
 #[test]
 fn over_the_quota_of_a_second_is_not_for_ever() {
     let mut w = World::default();

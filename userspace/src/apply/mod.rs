@@ -33,7 +33,7 @@
 //! | any | `malformed` | unknown kind, no UUIDv7, reserved field set; argument, subject or payload nonsense; transfer to oneself | `rules::tests::nonsense_is_no_action`, `nonsense_of_hunts_and_quests_is_no_action` |
 //! | any of `game.v1` and `quest.v1` but a first spawn or open | `not-found` | no such hunt | each kind's |
 //! | the same, but hunt-close | `closed` | the hunt is closed or its time is up | `hunt_tests::a_closed_hunt_plays_no_more_and_its_wallets_stay` |
-//! | any but hunt-close, in a hunt with a quota | `over-quota` | before all else: the hunt has had its events of this second. Its key is not recorded | `hunt_tests::a_hunt_uses_no_more_than_its_quota` |
+//! | any but hunt-close, in a hunt with a quota | `over-quota` | before all else: the hunt has had its events of this second | `hunt_tests::a_hunt_uses_no_more_than_its_quota` |
 //! | hotspot-spawn | `full` | hunts or cells are used up; a cell that exists is always set again | `tests::hunts_cells_and_players_run_out` |
 //! | | `applied` | the hotspot stands on the cell, whatever stood there; ground held there is nobody's | `tests::a_spawn_replaces_what_stood_there` |
 //! | collect-item, use-key, claim | `not-found` | no such cell, or its hotspot is of another kind | `rules::tests::what_is_not_there_is_not_found` |
@@ -42,7 +42,7 @@
 //! | use-key | `no-key` | the player is unknown or holds no such item | `rules::tests::without_the_key_of_the_chest_there_is_no_key` |
 //! | collect-item, claim | `full` | the player is unknown and players are used up | `rules::tests::collecting_without_room_is_full` |
 //! | collect-item, use-key, claim | `full` | item count, wallet or score would overflow | `rules::tests::a_reward_that_overflows_is_full` |
-//! | | `not-joined` | the game is played in teams, and the player has none | `hunt_tests::teams_share_a_bank_that_is_never_below_zero` |
+//! | collect-item, claim | `not-joined` | the game is played in teams, and the player has none | `hunt_tests::teams_share_a_bank_that_is_never_below_zero` |
 //! | | `full` | bank, pot or number of lots would overflow | the same |
 //! | collect-item | `applied` | one item more, one remaining less, reward to the score | `rules::tests::collecting_moves_one_item_and_pays_score` |
 //! | use-key | `applied` | one item less, one remaining less, reward to score and payee | `rules::tests::a_key_opens_a_chest_and_is_used_up` |
@@ -95,7 +95,8 @@
 //! are teams is what the hunt's game says: see [`games`].
 //!
 //! A quota of cells or players is looked at last: what would make one more than it
-//! allows is `over-quota` and changes nothing.
+//! allows is `over-quota` and changes nothing. What is over a quota is not recorded as
+//! judged either: it may come again.
 //!
 //! A hunt comes to be with its first open, spawn, credit or reward, a player with the
 //! first event that gives it something, or by joining. A refused event creates

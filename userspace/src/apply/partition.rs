@@ -240,17 +240,16 @@ impl Partition {
         match self.dedupe.check(fingerprint, key_ms, now.log_time_ms) {
             Verdict::Fresh => {
                 let bound = self.bound_hunt(pending, action);
-                if let Some(hunt) = bound
-                    && let Err(refused) = self.count(now, hunt)
-                {
-                    // Not recorded: it may come again in another second, and a flood
-                    // shall not use up the keys of others.
-                    self.count_refused(hunt);
-                    return self.settle(now, pending, refused);
-                }
-                let outcome = self.act(now, pending, action).err().unwrap_or(Outcome::Applied);
+                let performed = match bound {
+                    None => self.act(now, pending, action),
+                    Some(hunt) => self.act_bound(now, pending, action, hunt),
+                };
+                let outcome = performed.err().unwrap_or(Outcome::Applied);
                 if let (Some(hunt), Outcome::OverQuota) = (bound, outcome) {
+                    // Not recorded: it may come again, and a flood shall not use up
+                    // the keys of others.
                     self.count_refused(hunt);
+                    return self.settle(now, pending, outcome);
                 }
                 self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
                 self.settle(now, pending, outcome);
@@ -288,6 +287,19 @@ impl Partition {
         let hunt = self.hunt_of(pending)?;
         let is_bound = self.index.hunt_record(hunt).is_bound != 0 && action != Action::Close;
         is_bound.then_some(hunt)
+    }
+
+    /// [`Self::act`] in a hunt that may use only so much.
+    #[inline(never)]
+    fn act_bound(
+        &mut self,
+        now: &Now<'_>,
+        pending: &Pending<'_>,
+        action: Action,
+        hunt: HuntId,
+    ) -> Result<(), Outcome> {
+        self.count(now, hunt)?;
+        self.act(now, pending, action)
     }
 
     /// The rule of a fresh event.
