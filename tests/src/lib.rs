@@ -4,6 +4,7 @@ pub mod bench;
 pub mod crash;
 pub mod demo;
 pub mod lab;
+pub mod loopback;
 pub mod model;
 pub mod server;
 pub mod sim;
