@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use veltrix_client::{Client, Event, GameSession, Outcome, QueryError, SendError, Spent};
+use veltrix_client::{Client, Done, Event, GameSession, Outcome, QueryError, SendError, Spent};
 use veltrix_tests::loopback::Node;
 use veltrix_tests::server::require_binary;
 
@@ -88,12 +88,12 @@ async fn play(session: &GameSession, progress: &Progress) -> Result<()> {
 async fn whole(client: Client, number: u64, progress: Arc<Progress>) -> Result<()> {
     let session = client.domain(number % HUNTS).session(number + 1);
     play(&session, &progress).await.with_context(|| format!("session {number}"))?;
-    let all_spent = answered(|| session.spend(1)).await?;
+    let all_spent = spend(&session, 1).await?;
     ensure!(all_spent.outcome == Spent::InsufficientFunds, "session {number}: {all_spent:?}");
     // Without an answer it is applied before the next, which then finds it.
     let kept = session.credit(number + 1).await;
     ensure!(matches!(kept, Ok(_) | Err(SendError::Deadline { .. })), "session {number}: {kept:?}");
-    let too_much = answered(|| session.spend(number + 2)).await?;
+    let too_much = spend(&session, number + 2).await?;
     ensure!(too_much.outcome == Spent::InsufficientFunds, "session {number}: {too_much:?}");
     let me = loop {
         match session.me().await {
@@ -107,10 +107,10 @@ async fn whole(client: Client, number: u64, progress: Arc<Progress>) -> Result<(
     Ok(())
 }
 
-/// Does it until it has an answer.
-async fn answered<T>(action: impl AsyncFn() -> Result<T, SendError>) -> Result<T> {
+/// Spends until there is an answer.
+async fn spend(session: &GameSession, amount: u64) -> Result<Done<Spent>> {
     loop {
-        match action().await {
+        match session.spend(amount).await {
             Err(SendError::Deadline { .. } | SendError::NotSent) => {}
             other => return Ok(other?),
         }

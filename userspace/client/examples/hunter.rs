@@ -1,46 +1,48 @@
-//! Player 7 hunts in hunt 42: claims the tickets on ten cells, one behind the
-//! other, says what became of each, and what the player owns afterwards.
+//! Puts tickets onto ten cells of hunt 42, then plays for player 7, who claims them
+//! through a session: one step with its typed answer, the rest under way together,
+//! still in order, and at the end what the player owns.
 //!
 //! ```text
 //! veltrix format --data /tmp/hunt && veltrix run --data /tmp/hunt
-//! cargo run -p veltrix-client --example game_master     # sets up and plays hunt 42
-//! cargo run -p veltrix-client --example hunter
+//! cargo run -p veltrix-client --example hunter          # in a second terminal
 //! ```
 
-use veltrix_client::{Claimed, Client, Done, Event};
+use veltrix_client::{Claimed, Client, Done, Event, Hotspot, HotspotKind};
+
+const MASTER: u64 = 1;
+const HUNTER: u64 = 7;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect("127.0.0.1:4747").await?;
-    let hunter = client.domain(42).session(7);
+    let hunt = client.domain(42);
+    let ticket =
+        Hotspot { kind: HotspotKind::Ticket, item: 0, remaining: 1, reward: 100, lifetime_s: 600 };
+    for cell in 0..10 {
+        hunt.send(Event::spawn(MASTER, cell, &ticket)?).await?;
+    }
 
-    // One step at a time, each with an answer of its own type.
-    let claimed = hunter.claim(0x100).await?;
+    let hunter = hunt.session(HUNTER);
+    let claimed = hunter.claim(0).await?;
     match claimed.outcome {
-        Claimed::Won => println!("0x100: won at epoch {}", claimed.epoch),
-        Claimed::AlreadyClaimed => println!("0x100: somebody was first"),
-        other => println!("0x100: {}", other.outcome().label()),
+        Claimed::Won => println!("cell 0: won at epoch {}", claimed.epoch),
+        Claimed::AlreadyClaimed => println!("cell 0: somebody was first"),
+        other => println!("cell 0: {}", other.outcome().label()),
     }
 
-    // Many steps under way, still applied in this order.
     let mut under_way = Vec::new();
-    for cell in 0x101..0x10a {
-        let step = hunter.submit(Event::claim(hunter.player(), cell)).await?;
-        under_way.push((cell, step));
+    for cell in 1..10 {
+        under_way.push((cell, hunter.submit(Event::claim(HUNTER, cell)).await?));
     }
-    for (cell, step) in under_way {
-        let claimed: Done<Claimed> = step.await?.into();
-        println!("{cell:#x}: {}", claimed.outcome.outcome().label());
+    for (cell, receipt) in under_way {
+        let claimed: Done<Claimed> = receipt.await?.into();
+        println!("cell {cell}: {}", claimed.outcome.outcome().label());
     }
 
-    // Everything above is in what is read now.
+    // All of it is in what is read now.
     let me = hunter.me().await?;
-    match me.value {
-        Some(row) => println!(
-            "at epoch {}: wallet {}, score {}, rank {}",
-            me.epoch, row.wallet, row.score, row.rank
-        ),
-        None => println!("at epoch {}: nothing in this hunt yet", me.epoch),
+    if let Some(row) = me.value {
+        println!("epoch {}: wallet {}, rank {}", me.epoch, row.wallet, row.rank);
     }
     client.close().await;
     Ok(())

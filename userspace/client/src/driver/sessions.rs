@@ -28,14 +28,14 @@ struct Session {
     facts: Arc<Facts>,
     /// Not sent yet, in their order.
     queue: VecDeque<(Event, Waiter)>,
-    way: Way,
+    ahead: Ahead,
     /// Nobody holds a handle any more.
     left: bool,
 }
 
 /// What stands before the queue.
 #[derive(Debug)]
-enum Way {
+enum Ahead {
     Free,
     UnderWay,
     /// A datagram without outcomes. Its waiters have been told.
@@ -69,7 +69,7 @@ impl Sessions {
     /// The flight of a session has ended with all its outcomes, or a refusal.
     pub(super) fn settled(&mut self, number: u64) {
         if let Some(session) = self.by_number.get_mut(&number) {
-            session.way = Way::Free;
+            session.ahead = Ahead::Free;
             self.ready.push(number);
         }
     }
@@ -80,7 +80,7 @@ impl Sessions {
         let Some(session) = self.by_number.get_mut(&number) else {
             return 0;
         };
-        session.way = Way::Unresolved(Box::new(flight));
+        session.ahead = Ahead::Unresolved(Box::new(flight));
         self.ready.push(number);
         let mut queue = std::mem::take(&mut session.queue);
         fail(queue.iter_mut().map(|(_, waiter)| waiter), error)
@@ -94,7 +94,7 @@ impl Driver {
         let new = || Session {
             facts: facts.clone(),
             queue: VecDeque::new(),
-            way: Way::Free,
+            ahead: Ahead::Free,
             left: false,
         };
         let session = self.sessions.by_number.entry(facts.number).or_insert_with(new);
@@ -114,7 +114,7 @@ impl Driver {
 
     fn next_flight(&mut self, number: u64) -> Option<Flight> {
         let session = self.sessions.by_number.get_mut(&number)?;
-        if matches!(session.way, Way::UnderWay) {
+        if matches!(session.ahead, Ahead::UnderWay) {
             return None;
         }
         if session.queue.is_empty() {
@@ -123,15 +123,15 @@ impl Driver {
             }
             return None;
         }
-        let loaded = match std::mem::replace(&mut session.way, Way::Free) {
-            Way::Unresolved(flight) => match *flight {
+        let loaded = match std::mem::replace(&mut session.ahead, Ahead::Free) {
+            Ahead::Unresolved(flight) => match *flight {
                 Flight { datagram, cargo: Cargo::Events(waiters), .. } => Some((datagram, waiters)),
                 _ => None,
             },
-            Way::Free | Way::UnderWay => self.load(number),
+            Ahead::Free | Ahead::UnderWay => self.load(number),
         };
         let (datagram, waiters) = loaded?;
-        self.sessions.by_number.get_mut(&number)?.way = Way::UnderWay;
+        self.sessions.by_number.get_mut(&number)?.ahead = Ahead::UnderWay;
         let deadline = Instant::now() + self.settings.deadline;
         let flight =
             Flight::new(datagram, Cargo::Events(waiters), deadline, self.settings.retry_base);
