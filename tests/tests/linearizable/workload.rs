@@ -119,7 +119,7 @@ pub struct Outcomes {
     /// By ticket.
     pub histories: Vec<History>,
     /// Claims that passed a deadline; those asked again count each time.
-    pub unanswered: u64,
+    pub unanswered: usize,
     /// Sums over the clients.
     pub retries: u64,
     pub duplicates: u64,
@@ -139,7 +139,8 @@ struct Shared {
     gates: Vec<Barrier>,
     /// Passed by the half that claims after the kill.
     killed: Barrier,
-    unanswered: Mutex<u64>,
+    /// Ticket and client of every claim that passed a deadline, each time it did.
+    unanswered: Mutex<Vec<(usize, u64)>>,
     /// Told of every claim that was answered or passed its deadline.
     news: Notify,
 }
@@ -159,7 +160,7 @@ impl Shared {
             histories: plan.tickets.iter().map(|_| Mutex::default()).collect(),
             gates,
             killed: Barrier::new(late + 1),
-            unanswered: Mutex::new(0),
+            unanswered: Mutex::default(),
             news: Notify::new(),
             plan,
         }
@@ -169,8 +170,8 @@ impl Shared {
         self.histories[ticket].lock().expect("not poisoned")
     }
 
-    fn unanswered(&self) -> u64 {
-        *self.unanswered.lock().expect("not poisoned")
+    fn unanswered(&self) -> MutexGuard<'_, Vec<(usize, u64)>> {
+        self.unanswered.lock().expect("not poisoned")
     }
 }
 
@@ -214,7 +215,7 @@ pub async fn run(plan: &Plan, node: Node) -> Result<(Outcomes, Node)> {
     let sum = |of: fn(&Stats) -> u64| stats.iter().map(of).sum();
     let outcomes = Outcomes {
         histories: (0..plan.tickets.len()).map(|t| shared.history(t).clone()).collect(),
-        unanswered: shared.unanswered(),
+        unanswered: shared.unanswered().len(),
         retries: sum(|stats| stats.retries),
         duplicates: sum(|stats| stats.duplicates),
     };
@@ -247,13 +248,12 @@ async fn kill(shared: &Shared, node: Node) -> Result<Node> {
     let first = || shared.history(ticket).any_claim_returned();
     until(shared, first).await;
     let killed = node.kill()?;
-    let before = shared.unanswered();
     shared.killed.wait().await;
     let impatient = shared.plan.tickets[ticket]
         .iter()
-        .filter(|client| is_late(**client) && Temper::of(**client).deadline() == IMPATIENT);
-    let wanted = before + impatient.count() as u64;
-    until(shared, || shared.unanswered() >= wanted).await;
+        .filter(|client| is_late(**client) && Temper::of(**client) != Temper::Waits);
+    let missed = |client: &u64| shared.unanswered().contains(&(ticket, *client));
+    until(shared, || impatient.clone().all(missed)).await;
     tokio::task::spawn_blocking(|| killed.restart()).await?
 }
 
@@ -346,7 +346,7 @@ impl Player {
                     return Ok(Some(Kept { ticket, key, receipt }));
                 }
                 Err(SendError::Deadline { .. }) if self.temper != Temper::Waits => {
-                    *shared.unanswered.lock().expect("not poisoned") += 1;
+                    shared.unanswered().push((ticket, self.client));
                     shared.news.notify_waiters();
                     if self.temper == Temper::GivesUp {
                         return Ok(None);
