@@ -5,6 +5,7 @@ pub mod chromium;
 pub mod crash;
 pub mod demo;
 pub mod lab;
+pub mod loopback;
 pub mod model;
 pub mod server;
 pub mod sim;

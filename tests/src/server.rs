@@ -41,9 +41,16 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// When something lacks and [`REQUIRE_ENV`] is `1`.
 #[must_use]
 pub fn require(name: &str) -> bool {
-    if !crate::lab::require(name) {
-        return false;
-    }
+    crate::lab::require(name) && require_binary(name)
+}
+
+/// As [`require`], for a test that needs the binary and no lab.
+///
+/// # Panics
+///
+/// When it lacks and [`REQUIRE_ENV`] is `1`.
+#[must_use]
+pub fn require_binary(name: &str) -> bool {
     let Err(lack) = binary() else { return true };
     let required = std::env::var_os(REQUIRE_ENV).is_some_and(|v| v == "1");
     assert!(!required, "{name}: {lack:#}; {REQUIRE_ENV}=1 forbids a skip");

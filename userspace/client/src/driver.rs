@@ -6,7 +6,8 @@
 //!  callers <── Receipt or SendError ── settle <── ack, refused, deadline <── reply ──┘
 //! ```
 //!
-//! Queries take the same way without a batch to wait in (`queries`).
+//! Queries take the same way without a batch to wait in (`queries`), events of
+//! a session one datagram after the other (`sessions`).
 //!
 //! One task, no locks: callers talk to it by a channel whose length the
 //! permits for events in flight bound. A datagram that is lost, or that the
@@ -25,13 +26,17 @@ use veltrix_abi::wire::{self, AckEntry, Mode, Reply};
 use veltrix_abi::{Outcome, Refusal};
 
 mod queries;
+mod sessions;
+
+use sessions::Sessions;
 
 use crate::codec::{self, DatagramBuilder, Envelope, KeySource, Random};
 use crate::config::{ClientBuilder, Greeting};
 use crate::error::{QueryError, RefusedReason, SendError};
 use crate::event::Event;
 use crate::event::Receipt;
-use crate::flight::{Asker, Cargo, Flight, Flights, Waiter};
+use crate::flight::{Asker, Cargo, Flight, Flights, Waiter, fail};
+use crate::session::Facts;
 use crate::stats::{Counters, add};
 
 /// How often the server's log time is asked for again: a clock that drifts by
@@ -47,9 +52,28 @@ const SPARE_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Submit { domain: u64, event: Event, waiter: Waiter },
-    Ask { domain: u64, asker: Asker },
-    Close { done: oneshot::Sender<()> },
+    Submit {
+        domain: u64,
+        event: Event,
+        waiter: Waiter,
+    },
+    /// An event that comes after all others of its session.
+    Play {
+        session: Arc<Facts>,
+        event: Event,
+        waiter: Waiter,
+    },
+    /// No more events come from the session of this number.
+    Leave {
+        session: u64,
+    },
+    Ask {
+        domain: u64,
+        asker: Asker,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Log time, from the last welcome and the monotonic clock.
@@ -100,6 +124,7 @@ pub(crate) struct Driver {
     /// Builders without a batch, at most [`SPARE_MAX`].
     spare: Vec<DatagramBuilder>,
     flights: Flights,
+    sessions: Sessions,
     counters: Arc<Counters>,
     closers: Vec<oneshot::Sender<()>>,
 }
@@ -129,6 +154,7 @@ impl Driver {
             open: HashMap::new(),
             spare: Vec::new(),
             flights: Flights::default(),
+            sessions: Sessions::default(),
             counters,
             closers: Vec::new(),
         }
@@ -156,6 +182,7 @@ impl Driver {
                     self.wake().await;
                 }
             }
+            self.advance_sessions().await;
         }
         for done in self.closers.drain(..) {
             // Whoever asked may have gone; that is theirs to decide.
@@ -204,6 +231,14 @@ impl Driver {
                 self.append(domain, event, waiter).await;
                 false
             }
+            Command::Play { session, event, waiter } => {
+                self.play(&session, event, waiter);
+                false
+            }
+            Command::Leave { session } => {
+                self.sessions.leave(session);
+                false
+            }
             Command::Ask { domain, asker } => {
                 self.ask(domain, asker).await;
                 false
@@ -215,67 +250,63 @@ impl Driver {
         }
     }
 
-    async fn append(&mut self, domain: u64, event: Event, waiter: Waiter) {
+    async fn append(&mut self, domain: u64, event: Event, mut waiter: Waiter) {
         add(&self.counters.events_submitted, 1);
         let payload_bytes = event.payload.len();
         if self.open.get(&domain).is_some_and(|batch| !batch.builder.fits(payload_bytes)) {
             self.seal(domain).await;
         }
-        let key = match event.key {
-            Some(key) => key.into_bytes(),
-            None => self.keys.next_key(self.clock.now_ns()),
-        };
-        let Settings { datagram_bytes_max, events_max, deadline, .. } = self.settings;
+        let key = key_of(&event, &mut self.keys, &self.clock);
+        let Settings { datagram_bytes_max, deadline, .. } = self.settings;
         let batch = self.open.entry(domain).or_insert_with(|| OpenBatch {
-            builder: self
-                .spare
-                .pop()
-                .unwrap_or_else(|| DatagramBuilder::new(datagram_bytes_max, events_max)),
+            builder: spare_or_new(&mut self.spare, &self.settings),
             waiters: Vec::new(),
             deadline: Instant::now() + deadline,
         });
-        let pushed = batch.builder.push(&wire::Event {
-            key,
-            player: event.player,
-            subject: event.subject,
-            argument: event.argument,
-            kind: event.kind,
-            reserved: 0,
-            payload: &event.payload,
-        });
-        if pushed {
+        if batch.builder.push(&on_wire(&event, key)) {
             batch.waiters.push(waiter);
         } else {
             add(&self.counters.events_invalid, 1);
-            let error = SendError::DatagramTooSmall { payload_bytes, datagram_bytes_max };
-            let _ = waiter.reply.send(Err(error));
+            waiter.answer(Err(SendError::DatagramTooSmall { payload_bytes, datagram_bytes_max }));
+        }
+    }
+
+    /// Finishes a datagram and takes its builder back.
+    fn finish(&mut self, mut builder: DatagramBuilder, domain: u64) -> Vec<u8> {
+        // The sequence is written with each try, the first included.
+        let envelope = Envelope {
+            mode: self.settings.mode,
+            session: self.session,
+            sequence: 0,
+            domain,
+            cookie: self.cookie,
+        };
+        let datagram = builder.finish(&envelope).to_vec();
+        self.keep(builder);
+        datagram
+    }
+
+    fn keep(&mut self, mut builder: DatagramBuilder) {
+        if self.spare.len() < SPARE_MAX {
+            builder.clear();
+            self.spare.push(builder);
         }
     }
 
     /// Sends the domain's open batch, if it holds anything.
     async fn seal(&mut self, domain: u64) {
-        let Some(OpenBatch { mut builder, waiters, deadline }) = self.open.remove(&domain) else {
+        let Some(OpenBatch { builder, waiters, deadline }) = self.open.remove(&domain) else {
             return;
         };
-        if !waiters.is_empty() {
-            // The sequence is written with each try, the first included.
-            let envelope = Envelope {
-                mode: self.settings.mode,
-                session: self.session,
-                sequence: 0,
-                domain,
-                cookie: self.cookie,
-            };
-            let datagram = builder.finish(&envelope).to_vec();
-            let cargo = Cargo::Events(waiters);
-            let mut flight = Flight::new(datagram, cargo, deadline, self.settings.retry_base);
-            self.try_once(&mut flight).await;
-            self.flights.insert(flight);
+        if waiters.is_empty() {
+            self.keep(builder);
+            return;
         }
-        if self.spare.len() < SPARE_MAX {
-            builder.clear();
-            self.spare.push(builder);
-        }
+        let datagram = self.finish(builder, domain);
+        let cargo = Cargo::Events(waiters);
+        let mut flight = Flight::new(datagram, cargo, deadline, self.settings.retry_base);
+        self.try_once(&mut flight).await;
+        self.flights.insert(flight);
     }
 
     /// Sends a datagram under a new sequence and names its next wake.
@@ -399,13 +430,16 @@ impl Driver {
         } else {
             None
         };
-        let Flight { cargo: Cargo::Events(waiters), deadline, delay, tries, busy, .. } = flight
-        else {
+        let Flight { cargo, session, deadline, delay, tries, busy, .. } = flight;
+        let Cargo::Events(waiters) = cargo else {
             return;
         };
+        if let Some(session) = session {
+            self.sessions.reached(session, epoch_of(entry));
+        }
         let mut epochs = entry.duplicate_epochs();
         let mut again = Vec::new();
-        for (index, (waiter, byte)) in waiters.into_iter().zip(entry.outcomes).enumerate() {
+        for (index, (mut waiter, byte)) in waiters.into_iter().zip(entry.outcomes).enumerate() {
             if rest.is_some() && turned_away(index) {
                 again.push(waiter);
                 continue;
@@ -413,25 +447,25 @@ impl Driver {
             let duplicate = byte & DUPLICATE_BIT != 0;
             let epoch = if duplicate { epochs.next().unwrap_or(entry.epoch) } else { entry.epoch };
             let code = byte & !DUPLICATE_BIT;
-            let result = match Outcome::from_code(code) {
+            match Outcome::from_code(code) {
                 Some(outcome) => {
-                    add(&self.counters.events_acked, 1);
-                    add(&self.counters.duplicates, usize::from(duplicate));
-                    Ok(Receipt { outcome, duplicate, epoch })
+                    let owed = waiter.answer(Ok(Receipt { outcome, duplicate, epoch }));
+                    add(&self.counters.events_acked, usize::from(owed));
+                    add(&self.counters.duplicates, usize::from(owed && duplicate));
                 }
                 None => {
-                    add(&self.counters.events_invalid, 1);
-                    Err(SendError::OutcomeUnknown(code))
+                    let owed = waiter.answer(Err(SendError::OutcomeUnknown(code)));
+                    add(&self.counters.events_invalid, usize::from(owed));
                 }
-            };
-            // A caller that gave up waiting is not owed the receipt.
-            let _ = waiter.reply.send(result);
+            }
         }
         if let Some(datagram) = rest {
             let delay = self.jitter(delay);
             let wake = (Instant::now() + delay).min(deadline);
             let flight = Flight::new(datagram, Cargo::Events(again), deadline, delay);
-            self.flights.insert(Flight { wake, tries, busy, ..flight });
+            self.flights.insert(Flight { wake, session, tries, busy, ..flight });
+        } else if let Some(session) = session {
+            self.sessions.settled(session);
         }
     }
 
@@ -459,13 +493,23 @@ impl Driver {
             add(&self.counters.replies_late, 1);
             return;
         };
-        let Some(flight) = self.flights.remove(id) else {
+        let Some(mut flight) = self.flights.remove(id) else {
             return;
         };
         match flight.cargo {
-            Cargo::Events(waiters) => {
-                add(&self.counters.events_refused, waiters.len());
-                fail(waiters, &SendError::Refused(refused));
+            Cargo::Events(ref mut waiters) => {
+                let error = SendError::Refused(refused);
+                let owed = fail(waiters, &error);
+                add(&self.counters.events_refused, owed);
+                match flight.session {
+                    Some(session) if owed > 0 => self.sessions.settled(session),
+                    // An earlier life of it may have been applied.
+                    Some(session) => {
+                        let held_back = self.sessions.unresolved(session, flight, &error);
+                        add(&self.counters.events_refused, held_back);
+                    }
+                    None => {}
+                }
             }
             Cargo::Queries(asker) => {
                 add(&self.counters.queries_refused, asker.wanted.len());
@@ -475,12 +519,16 @@ impl Driver {
     }
 
     /// Ends what got no answer until its deadline.
-    fn time_out(&self, flight: Flight) {
-        let Flight { cargo, tries, busy, .. } = flight;
-        match cargo {
-            Cargo::Events(waiters) => {
-                add(&self.counters.events_timed_out, waiters.len());
-                fail(waiters, &SendError::Deadline { tries, busy });
+    fn time_out(&mut self, mut flight: Flight) {
+        let (tries, busy) = (flight.tries, flight.busy);
+        match flight.cargo {
+            Cargo::Events(ref mut waiters) => {
+                let owed = fail(waiters, &SendError::Deadline { tries, busy });
+                add(&self.counters.events_timed_out, owed);
+                if let Some(session) = flight.session {
+                    let held_back = self.sessions.unresolved(session, flight, &SendError::NotSent);
+                    add(&self.counters.events_not_sent, held_back);
+                }
             }
             Cargo::Queries(asker) => {
                 add(&self.counters.queries_timed_out, asker.wanted.len());
@@ -491,8 +539,35 @@ impl Driver {
     }
 }
 
-fn fail(waiters: Vec<Waiter>, error: &SendError) {
-    for waiter in waiters {
-        let _ = waiter.reply.send(Err(error.clone()));
+/// The event's own key, or a new one.
+fn key_of(event: &Event, keys: &mut KeySource, clock: &LogClock) -> [u8; 16] {
+    match event.key {
+        Some(key) => key.into_bytes(),
+        None => keys.next_key(clock.now_ns()),
     }
+}
+
+/// The event with its key, as a datagram carries it.
+fn on_wire(event: &Event, key: [u8; 16]) -> wire::Event<'_> {
+    wire::Event {
+        key,
+        player: event.player,
+        subject: event.subject,
+        argument: event.argument,
+        kind: event.kind,
+        reserved: 0,
+        payload: &event.payload,
+    }
+}
+
+fn spare_or_new(spare: &mut Vec<DatagramBuilder>, settings: &Settings) -> DatagramBuilder {
+    let new = || DatagramBuilder::new(settings.datagram_bytes_max, settings.events_max);
+    spare.pop().unwrap_or_else(new)
+}
+
+/// The highest epoch that an ack entry names.
+fn epoch_of(entry: &AckEntry<'_>) -> u64 {
+    let fresh = entry.outcomes.iter().any(|byte| byte & DUPLICATE_BIT == 0);
+    let own = if fresh { entry.epoch } else { 0 };
+    entry.duplicate_epochs().fold(own, u64::max)
 }

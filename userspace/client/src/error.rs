@@ -163,6 +163,21 @@ pub enum SendError {
         /// The key.
         key: Uuid,
     },
+    /// The event is of another player than the [`GameSession`](crate::GameSession).
+    #[error("the event is of player {player}, the session of player {session_player}")]
+    Player {
+        /// Who acts in the event.
+        player: u64,
+        /// Whose session it is.
+        session_player: u64,
+    },
+    /// An event of the same [`GameSession`](crate::GameSession) before this one
+    /// has no outcome yet, so this one was not sent.
+    #[error(
+        "not sent: an earlier event of the session has no outcome yet; submit it again, the earlier one \
+         then goes first"
+    )]
+    NotSent,
     /// `events_in_flight_max` events wait for an outcome; from the calls that
     /// do not wait for room only.
     #[error(

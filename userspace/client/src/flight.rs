@@ -20,11 +20,38 @@ use crate::error::{QueryError, SendError};
 use crate::event::Receipt;
 use crate::query::{PutOff, Read, Rows};
 
-/// Who waits for an event's outcome; the permit frees its place in flight.
+/// Who waits for an event's outcome. It is owed one answer; with it goes the
+/// permit, which frees the event's place in flight.
 #[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) reply: oneshot::Sender<Result<Receipt, SendError>>,
-    pub(crate) _permit: OwnedSemaphorePermit,
+pub(crate) struct Waiter(
+    Option<(oneshot::Sender<Result<Receipt, SendError>>, OwnedSemaphorePermit)>,
+);
+
+impl Waiter {
+    pub(crate) const fn new(
+        reply: oneshot::Sender<Result<Receipt, SendError>>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self(Some((reply, permit)))
+    }
+
+    /// Gives the answer, once; whether it was still owed.
+    pub(crate) fn answer(&mut self, result: Result<Receipt, SendError>) -> bool {
+        let Some((reply, _permit)) = self.0.take() else {
+            return false;
+        };
+        // A caller that gave up waiting does not get the receipt.
+        let _ = reply.send(result);
+        true
+    }
+}
+
+/// Gives all of them the same bad news; to how many it was still owed.
+pub(crate) fn fail<'a>(
+    waiters: impl IntoIterator<Item = &'a mut Waiter>,
+    error: &SendError,
+) -> usize {
+    waiters.into_iter().map(|waiter| usize::from(waiter.answer(Err(error.clone())))).sum()
 }
 
 /// Who waits for the answer to queries that share a datagram. The permit frees
@@ -53,6 +80,8 @@ pub(crate) enum Cargo {
 pub(crate) struct Flight {
     pub(crate) datagram: Vec<u8>,
     pub(crate) cargo: Cargo,
+    /// Whose next datagram waits for the end of this one.
+    pub(crate) session: Option<u64>,
     /// Sequences of its tries so far.
     pub(crate) sequences: Vec<u64>,
     pub(crate) deadline: Instant,
@@ -68,7 +97,8 @@ impl Flight {
     /// One that was not tried yet.
     pub(crate) fn new(datagram: Vec<u8>, cargo: Cargo, deadline: Instant, delay: Duration) -> Self {
         let (sequences, wake) = (Vec::new(), deadline);
-        Self { datagram, cargo, sequences, deadline, wake, delay, tries: 0, busy: 0 }
+        let session = None;
+        Self { datagram, cargo, session, sequences, deadline, wake, delay, tries: 0, busy: 0 }
     }
 }
 

@@ -59,12 +59,28 @@
 //! - A server without a log answers no queries: [`QueryError::Refused`].
 //!   [`ServerInfo::answers_queries`] tells beforehand.
 //!
+//! # Playing
+//!
+//! A [`GameSession`] is one player in one hunt: typed actions with typed answers,
+//! applied in the order they were handed over, through all retries, and reads that
+//! show them.
+//!
+//! ```no_run
+//! # async fn play(client: veltrix_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let anna = client.domain(42).session(7);
+//! let (collected, opened) = tokio::join!(anna.collect(0x100), anna.use_key(0x200));
+//! println!("{:?}, then {:?}", collected?.outcome, opened?.outcome);
+//! println!("{:?}", anna.me().await?.value);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What it does not do
 //!
 //! It does not keep events across the end of its process: give an
-//! [`Event::key`] of your own when an event must survive that. It does not
-//! order events of different batches: wait for one receipt before you send
-//! what depends on it.
+//! [`Event::key`] of your own when an event must survive that. A [`Domain`] does
+//! not order events of different batches: wait for one receipt before you send
+//! what depends on it, or play through a [`GameSession`].
 //!
 //! # Reading on
 //!
@@ -80,11 +96,13 @@ mod error;
 mod event;
 mod flight;
 mod query;
+mod session;
 mod stats;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use tokio::net::ToSocketAddrs;
@@ -94,6 +112,7 @@ pub use config::ClientBuilder;
 pub use error::{ConnectError, QueryError, RefusedReason, SendError};
 pub use event::{Event, Receipt, ServerInfo};
 pub use query::{AROUND_MAX, Page, Read, Rows};
+pub use session::{Claimed, Collected, Credited, Done, GameSession, Opened, Spent, Transferred};
 pub use stats::Stats;
 pub use uuid::Uuid;
 pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota};
@@ -121,6 +140,8 @@ pub struct Client {
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     room: Arc<Semaphore>,
+    /// Number of the next session of this client.
+    session_next: AtomicU64,
     counters: Arc<Counters>,
     server: ServerInfo,
     datagram_bytes_max: usize,
@@ -149,6 +170,7 @@ impl Client {
         let shared = Shared {
             commands: sender,
             room: Arc::new(Semaphore::new(config.events_in_flight_max)),
+            session_next: AtomicU64::new(0),
             counters: counters.clone(),
             server: greeting.server.clone(),
             datagram_bytes_max: config.datagram_bytes_max(&greeting.server.welcome) & !7,
@@ -272,7 +294,7 @@ impl Domain {
 
     fn enqueue(&self, event: Event, permit: OwnedSemaphorePermit) -> Result<Pending, SendError> {
         let (reply, receipt) = oneshot::channel();
-        let waiter = Waiter { reply, _permit: permit };
+        let waiter = Waiter::new(reply, permit);
         let command = Command::Submit { domain: self.key, event, waiter };
         self.client.shared.commands.send(command).map_err(|_| SendError::Closed)?;
         Ok(Pending { receipt })

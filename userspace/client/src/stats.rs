@@ -26,11 +26,12 @@ macro_rules! counters {
 }
 
 counters! {
-    events_submitted: "Events taken over from callers; each ends as acked, timed out, refused or invalid.";
+    events_submitted: "Events taken over from callers; each ends as acked, timed out, refused, invalid or not sent.";
     events_acked: "Events that got a receipt.";
     events_timed_out: "Events whose deadline passed without an outcome.";
     events_refused: "Events in datagrams the server refused.";
     events_invalid: "Events that could not be sent (too large for a datagram), or whose outcome code is unknown here.";
+    events_not_sent: "Events of a session that were held back, since one before them had no outcome by its deadline.";
     duplicates: "Receipts marked duplicate: an earlier try had been applied.";
     queries_submitted: "Queries sent or to be sent; each ends as answered, failed, timed out, refused or abandoned.";
     queries_answered: "Queries that got their rows.";
