@@ -456,7 +456,7 @@ fn item_cells(cells: u64) -> u64 {
 fn permuted(n: u32, key: u64) -> u32 {
     let low = (1 << SQUARE_BITS) - 1;
     // A Feistel network: each round can be undone, whatever its function.
-    (0..4_u64).fold(n & (1 << (2 * SQUARE_BITS)) - 1, |n, round| {
+    (0..4_u64).fold(n & ((1 << (2 * SQUARE_BITS)) - 1), |n, round| {
         let (left, right) = (n >> SQUARE_BITS, n & low);
         right << SQUARE_BITS | left ^ mix(key ^ round << 32 ^ u64::from(right)) as u32 & low
     })
