@@ -61,7 +61,7 @@ pub struct WorldArgs {
 
     /// Where hunts lie and how large they are.
     #[arg(long, value_enum, default_value = "cities")]
-    pub from: From,
+    pub from: Source,
 
     /// Names one of all worlds of this size.
     #[arg(long, default_value_t = 1)]
@@ -108,7 +108,7 @@ pub struct WorldArgs {
 
 /// Where hunts lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum From {
+pub enum Source {
     /// Around the 2,000 largest cities, the largest first, in proportion to people.
     Cities,
 }
@@ -137,6 +137,10 @@ impl WorldArgs {
 /// answer, hunts that are not empty, and events that were refused, after the
 /// summary.
 pub fn run(args: &WorldArgs) -> Result<ExitStatus, CliError> {
+    if args.patience.is_zero() {
+        let message = "--patience is 0s, wanted above zero, such as 30s";
+        return Err(CliError::new(ExitStatus::Usage, message));
+    }
     let world = World::new(args.plan())?;
     let to = match &args.to {
         None if args.print || args.write.is_some() => None,
