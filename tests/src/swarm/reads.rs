@@ -10,6 +10,9 @@ const READ_BIT: u64 = 1 << 63;
 /// Queries that can be told apart.
 const FLIGHTS: usize = 1 << 15;
 
+/// Longest latency the histogram tells apart, nanoseconds.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
 /// Whether a sequence is that of a query.
 #[must_use]
 pub const fn is_read(sequence: u64) -> bool {
@@ -35,8 +38,7 @@ pub struct ReadTally {
 
 impl Default for ReadTally {
     fn default() -> Self {
-        // Grows as it must.
-        let read_ns = Histogram::new(3).expect("three digits");
+        let read_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("sound bounds");
         Self { sent: 0, answered: 0, other: 0, turned_away: 0, lost: 0, read_ns }
     }
 }
@@ -46,7 +48,7 @@ impl ReadTally {
     ///
     /// # Errors
     ///
-    /// Never: all histograms grow.
+    /// Never: all histograms are alike.
     pub fn add(&mut self, other: &Self) -> Result<(), hdrhistogram::AdditionError> {
         self.sent += other.sent;
         self.answered += other.answered;
