@@ -77,3 +77,6 @@ fn chunks_hold_every_event_once_and_take_hunts_by_turns() {
         assert!(turns * 2 > chunks.len(), "{phase:?} {fill}: {turns} of {}", chunks.len());
     }
 }
+
+#[path = "server_tests.rs"]
+mod server;
