@@ -18,9 +18,11 @@
 //! | lane | 12 M cells and 10 M players in this process, as `bench index` | box_p99_us, nearest_p99_us, rank_p99_us, top100_us, world_gib |
 //!
 //! What can lie: as with `bench ingest`, no wire costs latency, and the generator
-//! takes a share of the cores. `over_ingest` compares whole requests: the queries
-//! of the game are work that the other does not have. The figures of the lane are
-//! of the functions that a lane calls, without the datagrams around them.
+//! takes a share of the cores. `over_ingest` counts events on both sides, and the
+//! queries of the game are work that the other does not have; in return a hot hunt
+//! keeps its cache lines, and events of `bench ingest` are spread over all hunts
+//! alike, so it may be above 1. The figures of the lane are of the functions that a
+//! lane calls, without the datagrams around them.
 
 mod report;
 
@@ -184,6 +186,7 @@ fn drive(
     let sum = |count: fn(&GameRun) -> u64| both.iter().map(|run| count(run)).sum::<u64>() as f64;
     report.set("lost", sum(|run| run.unanswered));
     report.set("duplicated", sum(|run| run.tally.doubled));
+    report.set("retries", sum(|run| run.tally.retries));
     report.set("reads_lost", sum(|run| run.reads.lost));
     report.set("reads_turned_away", sum(|run| run.reads.turned_away));
     report.set("reads_other", sum(|run| run.reads.other));

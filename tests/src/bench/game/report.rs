@@ -31,6 +31,11 @@ pub const FIGURES: &[Figure] = &[
     figure("read_ns.max", Nothing, ""),
     figure("lost", AtMost(0.0), "datagrams of events that were never answered"),
     figure("duplicated", AtMost(0.0), "events decided twice"),
+    figure(
+        "retries",
+        Nothing,
+        "datagrams of events sent again after 400 ms: the node did not get them",
+    ),
     figure("reads_lost", Nothing, "queries without an answer; not sent again"),
     figure("reads_turned_away", Nothing, "queries answered busy"),
     figure("reads_other", Nothing, "queries answered moving, too-much and the like"),
