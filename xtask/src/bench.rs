@@ -34,6 +34,11 @@ enum Bench {
     /// and stops again; no service is installed. `cargo xtask bench ingest --
     /// --help` lists its arguments.
     Ingest(Rest),
+    /// Mixed traffic of a game: events, retries, nonsense and queries over veth,
+    /// beside the events of `bench ingest` in datagrams as full.
+    ///
+    /// `cargo xtask bench game -- --help` lists its arguments.
+    Game(Rest),
     /// Decode, dedupe, apply and ack encoding on one core, without a NIC.
     Lane(Rest),
     /// The write-ahead log beside raft-log and plain fdatasync.
@@ -66,6 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.bench {
         Bench::Path(args) => in_lab("bench-path", args, &[]),
         Bench::Ingest(args) => in_lab("bench-ingest", args, &[Part::Redis]),
+        Bench::Game(args) => in_lab("bench-game", args, &[]),
         Bench::Lane(args) => tool::become_tool("bench-lane", &args.rest),
         Bench::Wal(args) => tool::become_tool("bench-wal", &args.rest),
         Bench::Index(args) => tool::become_tool("bench-index", &args.rest),

@@ -10,7 +10,7 @@ pub const FEED_PROGRAM: &str = "lab_feed";
 pub const FEED_MAP: &str = "FEED";
 
 /// See the constants that index it.
-pub type FeedWords = [u64; 6];
+pub type FeedWords = [u64; 7];
 
 /// Address of the first frame in the caller's memory.
 pub const FEED_ADDRESS: usize = 0;
@@ -25,6 +25,10 @@ pub const FEED_IFINDEX: usize = 3;
 pub const FEED_NEXT: usize = 4;
 /// Frames that could not be read, written or redirected.
 pub const FEED_FAILED: usize = 5;
+
+/// 0: every frame has [`FEED_BYTES`]; else each is an IPv4 frame as long as its
+/// header says, which is at most those.
+pub const FEED_VARIED: usize = 6;
 
 /// Room for one frame, bytes; a power of two, so that a mask proves the bound.
 pub const FEED_FRAME_BYTES: usize = 2_048;

@@ -15,6 +15,7 @@
 pub mod dedupe;
 pub mod drain;
 pub mod external;
+pub mod game;
 pub mod index;
 pub mod ingest;
 pub mod lane;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use veltrix_tests::bench::dedupe;
 use veltrix_tests::bench::index::measure::{IndexNumbers, measure};
 use veltrix_tests::bench::index::ranks::{self, RankNumbers};
-use veltrix_tests::bench::index::world::Scale;
+use veltrix_tests::bench::index::world::{NODE, Scale};
 
 /// Measures the in-memory index and the dedupe table by themselves.
 #[derive(Parser)]
@@ -31,9 +31,6 @@ enum Part {
     /// Dedupe at 2 M and at 29 M live keys.
     Dedupe,
 }
-
-/// A node full of cells: 12 M cells, 10 M players.
-const NODE: Scale = Scale { partitions: 64, cells: 187_500, players: 156_250 };
 
 /// Figures, and what goes into the one line for machines.
 #[derive(Default)]

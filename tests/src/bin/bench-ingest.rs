@@ -9,7 +9,7 @@ use serde_json::json;
 use veltrix_abi::wire::Mode;
 use veltrix_tests::bench::ingest::phases::{self, Plan};
 use veltrix_tests::bench::ingest::redis;
-use veltrix_tests::bench::ingest::report::Report;
+use veltrix_tests::bench::ingest::report::{Report, machine};
 use veltrix_tests::bench::service::TempDir;
 
 /// Measures events from the client to the disk and back, on the veth lab, beside
@@ -116,15 +116,4 @@ fn main() -> Result<ExitCode> {
         println!("{}", report.json());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn machine() -> serde_json::Value {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown");
-    json!({
-        "cpu": model.trim_start_matches([' ', '\t', ':']),
-        "cores": veltrix::base::cpu::allowed_cores().len(),
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-    })
 }

@@ -12,13 +12,9 @@
 
 use std::collections::HashSet;
 
-use veltrix::cli::load::morton;
+use veltrix::cli::world::cities::{CITY_REACH_DEGREES, City, cities, morton};
 use veltrix_abi::kinds::{EventKind, Hotspot, HotspotKind, ITEM_TYPES};
 use veltrix_client::codec::Random;
-
-/// Name, latitude, longitude, population, largest first; see
-/// `userspace/data/README.md`.
-const CITIES: &str = include_str!("../../../userspace/data/cities.csv");
 
 /// Cities with a hunt: the largest.
 pub const HUNTS: usize = 400;
@@ -28,9 +24,6 @@ const HOTSPOTS: f64 = 60_000.0;
 
 /// Players over all hunts, about.
 const PLAYERS: f64 = 120_000.0;
-
-/// Reach of a hunt around its city's centre, degrees: 0.1 is some 11 km.
-const REACH_DEGREES: f64 = 0.1;
 
 /// One hunt.
 #[derive(Clone, Debug)]
@@ -88,34 +81,27 @@ pub struct World {
     people: Vec<f64>,
 }
 
-/// Name, latitude, longitude and people of a row.
-fn city(row: &'static str) -> Option<(&'static str, f64, f64, f64)> {
-    let mut columns = row.split(',');
-    let name = columns.next()?;
-    let mut number = || columns.next()?.parse().ok();
-    Some((name, number()?, number()?, number()?))
-}
-
 impl World {
     /// The world of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let rows: Vec<_> = CITIES.lines().skip(1).filter_map(city).take(HUNTS).collect();
-        let all: f64 = rows.iter().map(|row| row.3).sum();
+        let rows: Vec<City> = cities().take(HUNTS).collect();
+        let all = rows.iter().map(|city| city.people).sum::<u64>() as f64;
         let mut world = Self { hunts: Vec::new(), cells: Vec::new(), players: 0, people: vec![] };
         let mut people = 0.0;
-        for (index, (city, lat, lon, here)) in rows.into_iter().enumerate() {
+        for (index, city) in rows.into_iter().enumerate() {
+            let here = city.people as f64;
             let share = here / all;
             let hunt = Hunt {
-                city,
+                city: city.name,
                 domain: index as u64 + 1,
                 cell_first: world.cells.len() as u32,
                 cells: (HOTSPOTS * share).ceil() as u32,
                 player_first: world.players,
                 players: (PLAYERS * share).ceil() as u32,
             };
-            world.put_cells(&hunt, index as u16, (lat, lon), &mut random);
+            world.put_cells(&hunt, index as u16, (city.lat, city.lon), &mut random);
             world.players += hunt.players;
             world.hunts.push(hunt);
             people += here;
@@ -128,7 +114,8 @@ impl World {
         let mut taken = HashSet::new();
         while taken.len() < hunt.cells as usize {
             // The difference of two uniform draws peaks at the centre.
-            let mut near = |degrees: f64| degrees + (random.unit() - random.unit()) * REACH_DEGREES;
+            let mut near =
+                |degrees: f64| degrees + (random.unit() - random.unit()) * CITY_REACH_DEGREES;
             let id = morton(near(centre.0), near(centre.1));
             if taken.insert(id) {
                 let hotspot = hotspot(taken.len() as u64, random);

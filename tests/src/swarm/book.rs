@@ -225,6 +225,13 @@ impl Book {
         self.slots.len() - (self.next - self.oldest) as usize
     }
 
+    /// Key stamp of a datagram that was answered, as long as it is remembered.
+    #[must_use]
+    pub fn answered_key(&self, sequence: u64) -> Option<u64> {
+        let slot = &self.slots[self.index(sequence)];
+        (slot.state == State::Answered && slot.sequence == sequence).then_some(slot.key_ms)
+    }
+
     /// Sequence of the next new datagram.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {

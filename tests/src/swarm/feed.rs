@@ -19,7 +19,7 @@ mod layout;
 
 use layout::{
     FEED_ADDRESS, FEED_BYTES, FEED_FAILED, FEED_FRAME_BYTES, FEED_IFINDEX, FEED_MAP, FEED_NEXT,
-    FEED_PROGRAM, FEED_STRIDE, FeedWords,
+    FEED_PROGRAM, FEED_STRIDE, FEED_VARIED, FeedWords,
 };
 
 /// Most frames of one call.
@@ -101,6 +101,19 @@ impl Feed {
     ///
     /// The kernel refuses.
     pub fn send(&mut self, frames: usize, bytes: usize) -> Result<u64> {
+        self.call(frames, bytes, false)
+    }
+
+    /// [`Self::send`] with frames as long as their IPv4 headers say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::send`].
+    pub fn send_varied(&mut self, frames: usize) -> Result<u64> {
+        self.call(frames, FRAME_BYTES_MAX, true)
+    }
+
+    fn call(&mut self, frames: usize, bytes: usize, varied: bool) -> Result<u64> {
         ensure!(
             (1..=CALL_FRAMES_MAX).contains(&frames) && (14..=FRAME_BYTES_MAX).contains(&bytes),
             "swarm: {frames} frames of {bytes} bytes"
@@ -110,6 +123,7 @@ impl Feed {
         words[FEED_STRIDE] = STRIDE as u64;
         words[FEED_BYTES] = bytes as u64;
         words[FEED_IFINDEX] = self.ifindex.into();
+        words[FEED_VARIED] = varied.into();
         let map = self.ebpf.map_mut(FEED_MAP).context("swarm: the feeder has no map")?;
         let mut map: Array<_, FeedWords> = Array::try_from(map)?;
         map.set(0, words, 0).context("swarm: the feeder's map")?;

@@ -17,11 +17,15 @@
 //! |---|---|
 //! | [`feed`] | the frames of the call under way |
 //! | [`book`] | every datagram sent and not answered, the counts |
+//! | [`reads`] | every query sent and not answered |
+//! | [`game`] | the loops of mixed traffic: events, retries, nonsense, queries |
 //! | [`drive`] | the loops: founding, a window, a fixed rate, the end |
 
 pub mod book;
 pub mod drive;
 pub mod feed;
+pub mod game;
+pub mod reads;
 pub mod traffic;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -43,6 +47,7 @@ use crate::lab::{CLIENT_INTERFACE, FrameSpec, Lab, Side};
 use crate::testrun;
 use book::Book;
 use feed::Feed;
+use reads::Reads;
 use traffic::{Envelope, Traffic, World};
 
 /// UDP port that the players send from, all of them: they differ in address.
@@ -97,12 +102,15 @@ pub struct Swarm {
     /// Holds the receiving program on the client's interface.
     _half: KernelHalf,
     book: Book,
+    reads: Reads,
     clock: LogClock,
     /// Zero of the nanoseconds that flights are timed in.
     started: Instant,
     /// Headers of a frame of each session, for the length they were made for.
     headers: Vec<[u8; HEADERS_BYTES]>,
     headers_of: usize,
+    /// The same for datagrams of any length, by their length in words of 8 bytes.
+    headers_by_words: Vec<Vec<[u8; HEADERS_BYTES]>>,
     session: u64,
     welcome: Option<Welcome>,
     /// Datagrams to send again, and room for them.
@@ -179,10 +187,12 @@ impl Swarm {
             port,
             _half: half,
             book: Book::new(FLIGHTS, retry_after_ns),
+            reads: Reads::default(),
             clock: LogClock { log_ns: 0, at: Instant::now() },
             started: Instant::now(),
             headers: Vec::new(),
             headers_of: 0,
+            headers_by_words: Vec::new(),
             session: veltrix_client::codec::random_u64(),
             welcome: None,
             due: Vec::with_capacity(feed::CALL_FRAMES_MAX),
@@ -262,7 +272,14 @@ impl Swarm {
         if self.headers_of == payload_bytes {
             return Ok(());
         }
-        self.headers.clear();
+        self.headers = self.headers_for(payload_bytes)?;
+        self.headers_of = payload_bytes;
+        Ok(())
+    }
+
+    /// Headers of every session for datagrams of `payload_bytes`.
+    fn headers_for(&self, payload_bytes: usize) -> Result<Vec<[u8; HEADERS_BYTES]>> {
+        let mut headers = Vec::new();
         let payload = vec![0; payload_bytes];
         for session in 0..self.spec.sessions {
             let [high, low] = session.to_be_bytes();
@@ -273,11 +290,10 @@ impl Swarm {
                 ..FrameSpec::ipv4(self.spec.server_port)
             };
             let frame = spec.build(&payload)?;
-            let headers = frame.first_chunk().context("swarm: a frame without headers")?;
-            self.headers.push(*headers);
+            let first = frame.first_chunk().context("swarm: a frame without headers")?;
+            headers.push(*first);
         }
-        self.headers_of = payload_bytes;
-        Ok(())
+        Ok(headers)
     }
 
     /// Writes the frame of a datagram into place `index` of the next call.
@@ -317,6 +333,14 @@ impl Swarm {
             {
                 match reply {
                     Reply::Ack(acks) => acks.for_each(|entry| self.book.ack(&entry, now_ns)),
+                    Reply::Busy { .. } | Reply::Refused { .. }
+                        if reads::is_read(header.sequence) =>
+                    {
+                        self.reads.turned_away(header.sequence);
+                    }
+                    Reply::Answer(entries) => {
+                        self.reads.answered(header.sequence, entries, now_ns);
+                    }
                     Reply::Busy { retry_after_us } => {
                         self.book.busy(header.sequence, now_ns, retry_after_us);
                     }
@@ -325,7 +349,7 @@ impl Swarm {
                         self.clock = LogClock { log_ns: welcome.log_time_ns, at: Instant::now() };
                         self.welcome = Some(welcome);
                     }
-                    Reply::Pong(_) | Reply::Answer(_) => {}
+                    Reply::Pong(_) => {}
                 }
             }
             self.port.recycle(packet);

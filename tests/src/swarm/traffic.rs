@@ -66,6 +66,25 @@ pub struct World {
     pub seed: u64,
 }
 
+/// One datagram of players of one hunt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Play {
+    /// Their hunt.
+    pub hunt: u32,
+    /// 1 to [`EVENTS_MAX`].
+    pub events: u8,
+    /// Whether the last of its events makes no sense.
+    pub malformed: bool,
+}
+
+impl Play {
+    /// Bytes of the datagram.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        HEADER_BYTES + self.events as usize * EVENT_FIXED_BYTES
+    }
+}
+
 /// Which datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
@@ -198,6 +217,54 @@ impl World {
         }
         wire::finish(out, crc_fast::crc32_iscsi);
         out.len()
+    }
+
+    /// Writes datagram `number` of players of one hunt at the start of `out`, its
+    /// CRC included. The parts of its events begin at any that wants none before it.
+    ///
+    /// # Panics
+    ///
+    /// When `out` is shorter than [`Play::bytes`].
+    pub fn write_play(&self, play: &Play, number: u64, envelope: &Envelope, out: &mut [u8]) {
+        let out = &mut out[..play.bytes()];
+        let header = Header {
+            mode: envelope.mode as u8,
+            count: play.events.into(),
+            session: envelope.session,
+            sequence: envelope.sequence,
+            domain: self.domain(play.hunt),
+            ..Header::new(Kind::Events)
+        };
+        header.write(out);
+        let mut writer = Writer {
+            world: self,
+            hunt: play.hunt,
+            key_ms: envelope.key_ms,
+            unique: number.wrapping_mul(EVENTS_MAX as u64),
+            player: 0,
+            cell: 0,
+            source: (self.seed as u16 & 0x1ff) << 1,
+        };
+        let mut first = below(mix(number), EVENTS_MAX as u32) as usize;
+        while matches!(FULL[first], Role::Open | Role::Spend | Role::Claim) {
+            first -= 1;
+        }
+        let (events, _) = out[HEADER_BYTES..].as_chunks_mut::<EVENT_FIXED_BYTES>();
+        for (role, event) in FULL.iter().cycle().skip(first).zip(&mut *events) {
+            writer.play(event, *role);
+        }
+        if play.malformed
+            && let Some(last) = events.last_mut()
+        {
+            last[40..42].fill(0);
+        }
+        wire::finish(out, crc_fast::crc32_iscsi);
+    }
+
+    /// A cell of any hunt, and a player of `hunt`, by 64 random bits.
+    #[must_use]
+    pub fn somebody(&self, hunt: u32, bits: u64) -> (u64, u64) {
+        (Self::cell_id(below(bits << 32, self.cells)), self.player_id(hunt, (bits >> 32) as u32))
     }
 
     /// Key of event `index` of a datagram, as [`Self::write`] makes it.
@@ -391,6 +458,31 @@ mod tests {
                 assert!(made.1.iter().all(|event| keys.insert(event.0)), "{traffic:?} {number}");
             }
         }
+    }
+
+    #[test]
+    fn play_of_one_hunt_is_sound_from_wherever_it_begins() {
+        let envelope = Envelope { session: 1, sequence: 2, mode: Mode::Durable, key_ms: 3 };
+        let mut firsts = HashSet::new();
+        for number in 0..2_000 {
+            let events = 1 + (number % EVENTS_MAX as u64) as u8;
+            let play = Play { hunt: 3, events, malformed: number % 7 == 0 };
+            let mut out = vec![0; play.bytes()];
+            WORLD.write_play(&play, number, &envelope, &mut out);
+            let (header, request) = decode(&out, crc_fast::crc32_iscsi).unwrap();
+            assert_eq!((header.domain, header.count), (WORLD.domain(3), events.into()));
+            let Request::Events(Mode::Durable, list) = request else { panic!("{request:?}") };
+            let kinds: Vec<u16> = list.map(|event| event.kind).collect();
+            assert_eq!(
+                kinds.iter().filter(|kind| **kind == 0).count(),
+                usize::from(play.malformed)
+            );
+            assert_eq!(play.malformed, kinds[kinds.len() - 1] == 0);
+            let wants_another = [EventKind::UseKey, EventKind::WalletSpend, EventKind::Claim];
+            assert!(wants_another.iter().all(|kind| kind.code() != kinds[0]), "{kinds:?}");
+            firsts.insert(kinds[0]);
+        }
+        assert!(firsts.len() >= 3, "collects, credits and puts begin datagrams: {firsts:?}");
     }
 
     #[test]

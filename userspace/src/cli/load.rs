@@ -8,6 +8,7 @@ mod drive;
 mod flight;
 mod plan;
 mod report;
+pub(super) mod sockets;
 mod world;
 
 use std::io::IsTerminal;
@@ -20,7 +21,7 @@ use veltrix_abi::wire::Mode;
 pub use drive::{Progress, drive, drive_watched};
 pub use plan::{Fill, Plan, Rate, Schedule};
 pub use report::{Behind, Report};
-pub use world::{Distribution, World, morton};
+pub use world::{Distribution, World};
 
 use super::ping::ADDR_DEFAULT;
 use super::{CliError, ExitStatus, json_line, print};
@@ -193,7 +194,8 @@ fn rate(text: &str) -> Result<RateArg, String> {
     if text == "max" { Ok(RateArg::Max) } else { quantity(text).map(RateArg::Events) }
 }
 
-fn count(text: &str) -> Result<u64, String> {
+/// A whole number above zero, with an optional k, M or G.
+pub(super) fn count(text: &str) -> Result<u64, String> {
     let number = quantity(text)?;
     if number.fract() == 0.0 && number < u64::MAX as f64 {
         Ok(number as u64)

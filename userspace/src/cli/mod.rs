@@ -1,5 +1,5 @@
 //! The command line: `veltrix run`, `status`, `block`, `ping`, `load`,
-//! `config`. One file a command; all end in one [`exit::ExitStatus`].
+//! `world`, `config`. One file a command; all end in one [`exit::ExitStatus`].
 //!
 //! Results go to standard output, everything else to standard error, so that
 //! `--json` can be piped. A reader that closes the pipe early is not an error.
@@ -18,6 +18,7 @@ pub mod repair;
 pub mod run;
 pub mod snapshot;
 pub mod status;
+pub mod world;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ enum Command {
     Ping(ping::PingArgs),
     /// Send load at a fixed rate and measure from the intended send time.
     Load(load::LoadArgs),
+    /// Write and load a realistic world; the same seed gives the same world.
+    World(world::WorldArgs),
     /// Check, show and explain settings.
     Config(config::ConfigCommandArgs),
     /// Print the generated documents.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Some(Command::Snapshot(args)) => snapshot::run(&args),
         Some(Command::Ping(args)) => ping::run(args),
         Some(Command::Load(args)) => load::run(args),
+        Some(Command::World(args)) => world::run(&args),
         Some(Command::Config(args)) => config::run(args),
         Some(Command::Docs(args)) => docs::run(&args),
     };

@@ -35,6 +35,9 @@ impl Scale {
     }
 }
 
+/// A node full of cells: 12 M cells, 10 M players.
+pub const NODE: Scale = Scale { partitions: 64, cells: 187_500, players: 156_250 };
+
 /// A cell by its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

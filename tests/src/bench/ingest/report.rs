@@ -1,24 +1,31 @@
-//! The figures of `bench ingest`, their goals, and the table.
+//! The figures of `bench ingest`, their goals, and the table; also of `bench game`,
+//! with figures of its own.
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 /// A figure and what is wanted of it.
-struct Figure {
+pub struct Figure {
     key: &'static str,
     wanted: Wanted,
     meaning: &'static str,
 }
 
-enum Wanted {
+/// What is wanted of a figure.
+pub enum Wanted {
+    /// It is shown, whatever it is.
     Nothing,
+    /// This or more.
     AtLeast(f64),
+    /// This or less.
     AtMost(f64),
 }
 
 use Wanted::{AtLeast, AtMost, Nothing};
 
-const fn figure(key: &'static str, wanted: Wanted, meaning: &'static str) -> Figure {
+/// A row of the table; a dot in `key` leads into an object.
+#[must_use]
+pub const fn figure(key: &'static str, wanted: Wanted, meaning: &'static str) -> Figure {
     Figure { key, wanted, meaning }
 }
 
@@ -55,18 +62,32 @@ const FIGURES: &[Figure] = &[
 ];
 
 /// What the run found.
-#[derive(Default)]
-pub struct Report(Map<String, Value>);
+pub struct Report {
+    figures: &'static [Figure],
+    values: Map<String, Value>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::of(FIGURES)
+    }
+}
 
 impl Report {
+    /// An empty report with these figures, in the order of the table.
+    #[must_use]
+    pub fn of(figures: &'static [Figure]) -> Self {
+        Self { figures, values: Map::new() }
+    }
+
     /// Sets a figure, rounded to three decimals.
     pub fn set(&mut self, key: &str, value: f64) {
-        self.0.insert(key.to_owned(), json!((value * 1e3).round() / 1e3));
+        self.values.insert(key.to_owned(), json!((value * 1e3).round() / 1e3));
     }
 
     /// Sets anything.
     pub fn set_value(&mut self, key: &str, value: Value) {
-        self.0.insert(key.to_owned(), value);
+        self.values.insert(key.to_owned(), value);
     }
 
     /// Sets the percentiles of a latency.
@@ -84,7 +105,7 @@ impl Report {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<f64> {
         let mut words = key.split('.');
-        let first = self.0.get(words.next()?)?;
+        let first = self.values.get(words.next()?)?;
         words.try_fold(first, |value, word| value.get(word))?.as_f64()
     }
 
@@ -100,14 +121,14 @@ impl Report {
     /// Goals missed, by key.
     #[must_use]
     pub fn missed(&self) -> Vec<&'static str> {
-        FIGURES.iter().filter(|f| self.is_met(f) == Some(false)).map(|f| f.key).collect()
+        self.figures.iter().filter(|f| self.is_met(f) == Some(false)).map(|f| f.key).collect()
     }
 
     /// The table for people.
     #[must_use]
     pub fn table(&self) -> String {
         let mut out = String::new();
-        for figure in FIGURES {
+        for figure in self.figures {
             let Some(value) = self.get(figure.key) else { continue };
             let wanted = match figure.wanted {
                 Nothing => String::new(),
@@ -134,16 +155,16 @@ impl Report {
     /// The one line for machines.
     #[must_use]
     pub fn json(&self) -> String {
-        let mut all = self.0.clone();
-        all.insert("goals".to_owned(), goals());
+        let mut all = self.values.clone();
+        all.insert("goals".to_owned(), goals(self.figures));
         all.insert("missed".to_owned(), json!(self.missed()));
         Value::Object(all).to_string()
     }
 }
 
-fn goals() -> Value {
+fn goals(figures: &[Figure]) -> Value {
     let mut goals = Map::new();
-    for figure in FIGURES {
+    for figure in figures {
         match figure.wanted {
             Nothing => {}
             AtLeast(least) => {
@@ -153,6 +174,19 @@ fn goals() -> Value {
         }
     }
     Value::Object(goals)
+}
+
+/// The machine that figures are of.
+#[must_use]
+pub fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown");
+    json!({
+        "cpu": model.trim_start_matches([' ', '\t', ':']),
+        "cores": veltrix::base::cpu::allowed_cores().len(),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+    })
 }
 
 fn short(value: f64) -> String {

@@ -15,7 +15,7 @@
 //! last send the sender waits up to a second for answers; what then has none is
 //! lost.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,6 +32,7 @@ use veltrix_client::codec::{self, DatagramBuilder, Envelope, KeySource, Random};
 use super::flight::{Flights, Times};
 use super::plan::{Plan, Schedule};
 use super::report::{Behind, Report};
+use super::sockets::{greet, send_all, socket_error};
 use super::world::World;
 use crate::base::poll;
 use crate::cli::ping::{Percentiles, connect, histogram, open};
@@ -127,10 +128,6 @@ pub fn drive_watched(plan: &Plan, watch: &mut dyn FnMut(Progress)) -> Result<Rep
     Ok(total(plan, addr, fill, &links, &sent, &tallies))
 }
 
-fn socket_error(error: &io::Error) -> CliError {
-    CliError::new(ExitStatus::Error, format!("UDP socket: {error}"))
-}
-
 /// One connection, as both threads see it.
 #[derive(Debug)]
 struct Link {
@@ -192,37 +189,6 @@ impl Link {
         // A plan has at least one connection; the least fill stands in for none.
         Ok((links, fill.unwrap_or(1)))
     }
-}
-
-/// Says hello until a welcome comes; gives it with the next free sequence.
-fn greet(socket: &UdpSocket, session: u64, addr: &str) -> Result<(Welcome, u64), CliError> {
-    const TRIES: u64 = 10;
-    let mut buffer = [0; PAYLOAD_BYTES_LIMIT];
-    socket.set_read_timeout(Some(Duration::from_millis(100))).map_err(|e| socket_error(&e))?;
-    for sequence in 1..=TRIES {
-        // What fails to leave, or is answered by a closed port, is tried again.
-        if socket.send(&codec::hello(session, sequence)).is_err() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        while let Ok(bytes) = socket.recv(&mut buffer) {
-            match codec::read(&buffer[..bytes]) {
-                Ok((header, Reply::Welcome(welcome))) if header.session == session => {
-                    return Ok((welcome, sequence + 1));
-                }
-                Ok((header, Reply::Refused { reason, .. })) if header.session == session => {
-                    let why = Refusal::from_code(reason).map_or("reason unknown", Refusal::doc);
-                    let message = format!("{addr} refused the hello: {why}");
-                    return Err(CliError::new(ExitStatus::Error, message));
-                }
-                _ => {}
-            }
-        }
-    }
-    let message = format!(
-        "no answer from {addr} within 1 s ({TRIES} hellos sent); \
-         start a server with `veltrix run`, or see `veltrix ping {addr}`"
-    );
-    Err(CliError::new(ExitStatus::Unhealthy, message))
 }
 
 fn since_ns(started: Instant) -> u64 {
@@ -431,25 +397,9 @@ impl<'a> Sender<'a> {
     /// and the datagram is lost in time.
     fn flush(&mut self, index: usize) {
         let fd = self.turns[index].link.socket.as_fd();
-        let began = Instant::now();
-        let mut done = 0;
-        while done < self.entries.len() {
-            match self.batch.send(fd, &self.entries[done..]) {
-                Ok(taken) => done += taken,
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    // Tells of an earlier datagram; this one has not left yet.
-                    ErrorKind::ConnectionRefused => self.sent.port_closed += 1,
-                    ErrorKind::WouldBlock if began.elapsed().as_nanos() < LOST_NS.into() => {
-                        std::thread::yield_now();
-                    }
-                    _ => {
-                        self.sent.send_errors += 1;
-                        done += 1;
-                    }
-                },
-            }
-        }
+        let sent = send_all(&mut self.batch, fd, &self.entries, Duration::from_nanos(LOST_NS));
+        self.sent.port_closed += sent.port_closed;
+        self.sent.send_errors += sent.send_errors;
     }
 
     /// Waits until everything is answered or given up.

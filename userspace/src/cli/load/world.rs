@@ -4,7 +4,10 @@
 //! 60-bit Morton code of a position: 30 bits of longitude on the even bits,
 //! 30 of latitude on the odd ones, about 4 cm by 2 cm at the equator.
 
+use veltrix_abi::kinds::CELL_BITS;
 use veltrix_client::codec::Random;
+
+use crate::cli::world::cities::{CITY_REACH_DEGREES, cities, morton};
 
 /// How events spread over hunts and cells. Players are uniform in all three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,15 +27,6 @@ const ZIPF_EXPONENT: f64 = 0.99;
 
 /// Cells of a hunt that Zipf's law ranks.
 const ZIPF_CELLS: usize = 1_000;
-
-/// Reach of a city around its centre, degrees: 0.1 is some 11 km.
-const CITY_REACH_DEGREES: f64 = 0.1;
-
-/// Name, latitude, longitude, population; see `userspace/data/README.md`.
-const CITIES: &str = include_str!("../../../data/cities.csv");
-
-/// Bits of a Morton cell.
-const CELL_BITS: u32 = 60;
 
 /// Where the next events go.
 #[derive(Debug)]
@@ -69,13 +63,10 @@ impl World {
                 hunts: zipf(usize::try_from(domains).unwrap_or(usize::MAX)),
                 cells: zipf(ZIPF_CELLS),
             },
-            Distribution::Cities => {
-                let rows: Vec<_> = CITIES.lines().skip(1).filter_map(city).collect();
-                Spread::Cities {
-                    by_people: Alias::new(rows.iter().map(|row| row.2)),
-                    cities: rows.into_iter().map(|(lat, lon, _)| (lat, lon)).collect(),
-                }
-            }
+            Distribution::Cities => Spread::Cities {
+                by_people: Alias::new(cities().map(|city| city.people as f64)),
+                cities: cities().map(|city| (city.lat, city.lon)).collect(),
+            },
         };
         Self { domains, spread }
     }
@@ -114,30 +105,6 @@ impl World {
     }
 }
 
-/// Latitude, longitude and population of a row.
-fn city(row: &str) -> Option<(f64, f64, f64)> {
-    let mut columns = row.split(',').skip(1).map(|c| c.parse().ok());
-    Some((columns.next()??, columns.next()??, columns.next()??))
-}
-
-/// The cell of a position in degrees; what lies outside is moved to the edge.
-#[must_use]
-pub fn morton(lat: f64, lon: f64) -> u64 {
-    let steps = f64::from(1_u32 << (CELL_BITS / 2));
-    let scale = |share: f64| ((share * steps) as u64).min((1 << (CELL_BITS / 2)) - 1);
-    spread_bits(scale((lon + 180.0) / 360.0)) | spread_bits(scale((lat + 90.0) / 180.0)) << 1
-}
-
-/// Moves bit i of the low 32 to bit 2i.
-const fn spread_bits(x: u64) -> u64 {
-    let x = x & 0xffff_ffff;
-    let x = (x | x << 16) & 0x0000_ffff_0000_ffff;
-    let x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
-    let x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    let x = (x | x << 2) & 0x3333_3333_3333_3333;
-    (x | x << 1) & 0x5555_5555_5555_5555
-}
-
 /// Draws indices in proportion to weights in constant time (Vose's alias
 /// method).
 #[derive(Debug)]
@@ -173,26 +140,6 @@ impl Alias {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_city_row_parses_and_lies_on_earth() {
-        let rows: Vec<_> = CITIES.lines().skip(1).map(city).collect();
-        assert_eq!(rows.len(), 2_000);
-        for row in rows {
-            let (lat, lon, people) = row.expect("name,lat,lon,population");
-            assert!(lat.abs() <= 90.0 && lon.abs() <= 180.0 && people > 1e5);
-        }
-    }
-
-    #[test]
-    fn morton_cells_interleave_and_stay_in_60_bits() {
-        assert_eq!(morton(-90.0, -180.0), 0);
-        assert_eq!(morton(90.0, 180.0), (1 << 60) - 1);
-        assert_eq!(morton(500.0, -500.0), 0xaaa_aaaa_aaaa_aaaa);
-        // A step of longitude is bit 0, one of latitude bit 1.
-        assert_eq!(morton(-90.0, -180.0 + 360.0 / f64::from(1 << 30)), 1);
-        assert_eq!(morton(-90.0 + 180.0 / f64::from(1 << 30), -180.0), 2);
-    }
 
     #[test]
     fn the_alias_table_draws_in_proportion() {
