@@ -674,7 +674,7 @@ fn histories_meet_every_row_of_the_table() {
     for game in 0..7 {
         for kind in [EventKind::Claim, EventKind::UseKey, EventKind::Checkpoint] {
             let applied = met.get(&(kind, game, Outcome::Applied)).copied().unwrap_or(0);
-            assert!(applied >= 20, "{kind:?} applied {applied} times in game {game}: {met:#?}");
+            assert!(applied >= 5, "{kind:?} applied {applied} times in game {game}: {met:#?}");
         }
     }
 }

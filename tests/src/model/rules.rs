@@ -289,7 +289,7 @@ fn take(scene: &Scene<'_>, wanted: HotspotKind) -> Judged {
         state.pot = plus(state.pot, reward)?;
         state.lots = state.lots.checked_add(1).ok_or(Outcome::Full)?;
         let lot = games::lot(scene.event.key, scene.now.epoch, scene.now.log_time_ns);
-        if lot % u64::from(state.lots) == 0 {
+        if lot.is_multiple_of(state.lots.into()) {
             state.winner = Some(scene.event.player);
         }
     }
