@@ -126,7 +126,7 @@ fn amount() -> impl Strategy<Value = u64> {
 /// Hotspots and wallets.
 fn ordinary() -> impl Strategy<Value = Act> {
     let (none, no_payload) = (Just(0), Just(Vec::new()));
-    let simple = |of| kind(of, cell(), none.clone(), no_payload.clone());
+    let simple = |of| kind(of, cell(), none, no_payload.clone());
     let take = |of, spot| {
         let cell = prop_oneof![8 => cells_of(spot), 1 => cell()];
         kind(of, cell, Just(0), Just(Vec::new()))
@@ -650,6 +650,14 @@ fn never_met(met: &Met) -> Vec<(EventKind, Outcome)> {
     rows.filter(|row| !known.contains(row)).collect()
 }
 
+/// Game types in which a kind that pays was hardly ever applied.
+fn hardly_met(met: &Met) -> Vec<(EventKind, u8)> {
+    let paying = [EventKind::Claim, EventKind::UseKey, EventKind::Checkpoint];
+    let all = (0..7).flat_map(|game| paying.map(|kind| (kind, game)));
+    all.filter(|(kind, game)| met.get(&(*kind, *game, Outcome::Applied)).is_none_or(|n| *n < 5))
+        .collect()
+}
+
 /// What never happens in the histories is not tested by them. These are always the
 /// same.
 #[test]
@@ -664,17 +672,11 @@ fn histories_meet_every_row_of_the_table() {
         }
         if number % 200 == 0 {
             missing = never_met(&met);
-            if missing.is_empty() {
+            if missing.is_empty() && hardly_met(&met).is_empty() {
                 break;
             }
         }
     }
     assert!(missing.is_empty(), "never met: {missing:?} of {met:#?}");
-    // Hunts of every game type pay, and players pass their quests.
-    for game in 0..7 {
-        for kind in [EventKind::Claim, EventKind::UseKey, EventKind::Checkpoint] {
-            let applied = met.get(&(kind, game, Outcome::Applied)).copied().unwrap_or(0);
-            assert!(applied >= 5, "{kind:?} applied {applied} times in game {game}: {met:#?}");
-        }
-    }
+    assert!(hardly_met(&met).is_empty(), "hardly met: {:?} of {met:#?}", hardly_met(&met));
 }
