@@ -120,13 +120,13 @@ fn cell() -> impl Strategy<Value = u64> {
 }
 
 fn amount() -> impl Strategy<Value = u64> {
-    prop_oneof![8 => 1u64..100, 1 => Just(u64::MAX), 1 => Just(u64::MAX / 2)]
+    prop_oneof![7 => 1u64..100, 2 => Just(u64::MAX), 1 => Just(u64::MAX / 2)]
 }
 
 /// Hotspots and wallets.
 fn ordinary() -> impl Strategy<Value = Act> {
     let (none, no_payload) = (Just(0), Just(Vec::new()));
-    let simple = |of| kind(of, cell(), none.clone(), no_payload.clone());
+    let simple = |of| kind(of, cell(), none, no_payload.clone());
     let take = |of, spot| {
         let cell = prop_oneof![8 => cells_of(spot), 1 => cell()];
         kind(of, cell, Just(0), Just(Vec::new()))
@@ -237,7 +237,7 @@ fn rarer() -> impl Strategy<Value = Act> {
     let simple = |of, subject, argument| kind(of, subject, argument, no_payload.clone());
     prop_oneof![
         24 => kind(EventKind::HuntOpen, nowhere(), setup(), quota()),
-        3 => simple(EventKind::HuntClose, nowhere().boxed(), none.boxed()),
+        5 => simple(EventKind::HuntClose, nowhere().boxed(), none.boxed()),
         50 => simple(EventKind::PlayerJoin, nowhere().boxed(), team.boxed()),
         10 => simple(EventKind::LocationPing, cell().boxed(), none.boxed()),
         24 => simple(EventKind::PowerUp, nowhere().boxed(), power_up().boxed()),
@@ -647,30 +647,46 @@ fn outcomes_of(kind: EventKind) -> &'static [Outcome] {
     }
 }
 
+/// Histories in which everything must be met.
+const HISTORIES_MAX: u32 = 2_000;
+
+/// Rows of the table that were not met.
+fn never_met(met: &Met) -> Vec<(EventKind, Outcome)> {
+    let known: BTreeSet<(EventKind, Outcome)> =
+        met.keys().map(|(kind, _, outcome)| (*kind, *outcome)).collect();
+    let rows = EventKind::ALL
+        .iter()
+        .flat_map(|kind| outcomes_of(*kind).iter().map(move |outcome| (*kind, *outcome)));
+    rows.filter(|row| !known.contains(row)).collect()
+}
+
+/// Game types in which a kind that pays was hardly ever applied.
+fn hardly_met(met: &Met) -> Vec<(EventKind, u8)> {
+    let paying = [EventKind::Claim, EventKind::UseKey, EventKind::Checkpoint];
+    let all = (0..7).flat_map(|game| paying.map(|kind| (kind, game)));
+    all.filter(|(kind, game)| met.get(&(*kind, *game, Outcome::Applied)).is_none_or(|n| *n < 5))
+        .collect()
+}
+
 /// What never happens in the histories is not tested by them. These are always the
 /// same.
 #[test]
 fn histories_meet_every_row_of_the_table() {
     let mut runner = TestRunner::deterministic();
     let mut met = Met::new();
-    for _ in 0..600 {
+    let mut missing = Vec::new();
+    for number in 1..=HISTORIES_MAX {
         let (limits, steps) = history().new_tree(&mut runner).unwrap().current();
         for (what, count) in run(limits, false, &steps).unwrap() {
             *met.entry(what).or_default() += count;
         }
-    }
-    let known: BTreeSet<(EventKind, Outcome)> =
-        met.keys().map(|(kind, _, outcome)| (*kind, *outcome)).collect();
-    let wanted = EventKind::ALL
-        .iter()
-        .flat_map(|kind| outcomes_of(kind.to_owned()).iter().map(move |outcome| (*kind, *outcome)));
-    let missing: Vec<_> = wanted.filter(|pair| !known.contains(pair)).collect();
-    assert!(missing.is_empty(), "never met: {missing:?} of {met:#?}");
-    // Hunts of every game type pay, and players pass their quests.
-    for game in 0..7 {
-        for kind in [EventKind::Claim, EventKind::UseKey, EventKind::Checkpoint] {
-            let applied = met.get(&(kind, game, Outcome::Applied)).copied().unwrap_or(0);
-            assert!(applied >= 10, "{kind:?} applied {applied} times in game {game}: {met:#?}");
+        if number % 200 == 0 {
+            missing = never_met(&met);
+            if missing.is_empty() && hardly_met(&met).is_empty() {
+                break;
+            }
         }
     }
+    assert!(missing.is_empty(), "never met: {missing:?} of {met:#?}");
+    assert!(hardly_met(&met).is_empty(), "hardly met: {:?} of {met:#?}", hardly_met(&met));
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
-use veltrix::cli::load::morton;
+use veltrix::cli::world::cities::morton;
 use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 use veltrix_tests::bench::service::{TempDir, binary};
 use veltrix_tests::chromium::{Chromium, require};

@@ -64,7 +64,9 @@ impl Game {
     pub fn factor(self, since_s: u64) -> u64 {
         match self {
             // Rounds count from 1.
-            Self::TimedRace { round_s, every, factor } if (since_s / round_s + 1) % every == 0 => {
+            Self::TimedRace { round_s, every, factor }
+                if (since_s / round_s + 1).is_multiple_of(every) =>
+            {
                 factor
             }
             _ => 1,

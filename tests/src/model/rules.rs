@@ -317,7 +317,7 @@ fn take(scene: &Scene<'_>, wanted: HotspotKind) -> Judged {
         state.lots = state.lots.checked_add(1).ok_or(Outcome::Full)?;
         let n = u64::from(state.lots);
         let lot = games::lot(scene.event.key, scene.now.epoch, scene.now.log_time_ns, n);
-        if lot % n == 0 {
+        if lot.is_multiple_of(n) {
             state.winner = Some(scene.event.player);
         }
     }

@@ -574,7 +574,7 @@ fn entries() -> Vec<Vec<u8>> {
     let player = PlayerRow { player: 1_000, inventory, rank: 11, ..PlayerRow::default() };
     let cell = CellRow { cell: 7, claimed_by: 1_000, claimed: true, ..CellRow::default() };
     let rank = |rank| RankRow { rank, player: rank.into(), score: 120, score_epoch: 990 };
-    let hunt = HuntRow { cells: 1, players: 1, ranked: 1, score_epoch: 990 };
+    let hunt = HuntRow { cells: 1, players: 1, ranked: 1, score_epoch: 990, ..HuntRow::default() };
     vec![
         entry(QueryKind::Player, Found, 0, &[player]),
         entry(QueryKind::Cell, Found, 0, &[cell]),

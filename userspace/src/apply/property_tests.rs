@@ -42,7 +42,7 @@ fn wish() -> impl Strategy<Value = Wish> {
             };
             let subject = match kind {
                 HuntOpen | HuntClose | PlayerJoin | PowerUp | BankDeposit | BankWithdraw => 0,
-                Checkpoint => subject % 3 << 8 | tag % 4,
+                Checkpoint => (subject % 3) * 256 + tag % 4,
                 QuestDefine | QuestAbandon | TreasureType => subject % 3,
                 _ => subject,
             };

@@ -16,9 +16,6 @@ mod tests {
 
     #[test]
     fn the_first_quest_wants_nothing() {
-        assert_eq!(
-            [0, 1, 2, 9].map(|q| QuestChain::quest_before(q)),
-            [None, None, Some(1), Some(8)]
-        );
+        assert_eq!([0, 1, 2, 9].map(QuestChain::quest_before), [None, None, Some(1), Some(8)]);
     }
 }

@@ -62,7 +62,7 @@ fn counts_are_exact_and_every_event_is_one_that_a_server_applies() {
     for event in world.iter() {
         *counts.entry(event.kind).or_insert(0_u64) += 1;
         let WorldEvent { hunt, kind, player, subject, argument } = event;
-        let action = Action::of(kind.code(), player, subject, argument);
+        let action = Action::of(kind.code(), player, subject, argument, &[]);
         match action.unwrap_or_else(|| panic!("{event:?}")) {
             Action::Spawn(hotspot) => {
                 assert!(cells.insert((hunt, subject), hotspot).is_none(), "twice: {event:?}");
