@@ -561,3 +561,37 @@ fn records_keep_what_they_are_given() {
     }
     assert!(Cell::default().is_vacant() && Cell::default().kind().is_none());
 }
+
+/// Hunts, definitions and deeds that are written while an image is made show in it as
+/// they were when it began.
+#[test]
+fn what_is_rewritten_meanwhile_is_captured_as_it_was() {
+    let mut index = with_hunts(&limits(1, 1, 2));
+    let hunt = HuntId(0);
+    let player = index.player_insert(Player::new(hunt, 7)).unwrap();
+    let treasure =
+        |version| Definition::new(hunt, DefinitionKind::Treasure, 5, version, 0, &[version as u8]);
+    let deed = |done| Deed { done: [done; 4], ..Deed::new(player, DeedKind::Quest, 9) };
+    let closed = |closed| Hunt { closed, pot: 40, ..Hunt::new(100) };
+    index.definition_put(&treasure(1)).unwrap();
+    index.deed_put(&deed(1)).unwrap();
+    index.hunt_write(hunt, &closed(0));
+
+    index.capture_begin(IndexImage::new(index.limits()).unwrap());
+    index.definition_put(&treasure(2)).unwrap();
+    index.deed_put(&deed(2)).unwrap();
+    index.hunt_write(hunt, &closed(1));
+    index.hunt_count(HuntId(1), 3, 4);
+    let image = index.capture_end();
+
+    for (of, version, is_closed) in
+        [(&Index::restore(index.limits(), &image).unwrap(), 1, 0), (&index, 2, 1)]
+    {
+        let slot = of.definition_slot(hunt, DefinitionKind::Treasure, 5).unwrap();
+        assert_eq!(*of.definition(slot), treasure(version));
+        let slot = of.deed_slot(player, DeedKind::Quest, 9).unwrap();
+        assert_eq!(*of.deed(slot), deed(u64::from(version)));
+        assert_eq!(*of.hunt_record(hunt), closed(is_closed));
+        assert_eq!(of.hunt_record(HuntId(1)).events, u32::from(is_closed) * 4);
+    }
+}
