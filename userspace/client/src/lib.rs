@@ -112,7 +112,10 @@ pub use config::ClientBuilder;
 pub use error::{ConnectError, QueryError, RefusedReason, SendError};
 pub use event::{Event, Receipt, ServerInfo};
 pub use query::{AROUND_MAX, Page, Read, Rows};
-pub use session::{Claimed, Collected, Credited, Done, GameSession, Opened, Spent, Transferred};
+pub use session::{
+    Abandoned, Banked, Claimed, Collected, Credited, Done, GameSession, Joined, Opened, Passed,
+    Pinged, Powered, Spent, Transferred,
+};
 pub use stats::Stats;
 pub use uuid::Uuid;
 pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota};
@@ -282,14 +285,7 @@ impl Domain {
         for event in events {
             pending.push(self.submit(event).await);
         }
-        let mut results = Vec::with_capacity(pending.len());
-        for one in pending {
-            results.push(match one {
-                Ok(pending) => pending.await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        receipts(pending).await
     }
 
     fn enqueue(&self, event: Event, permit: OwnedSemaphorePermit) -> Result<Pending, SendError> {
@@ -319,6 +315,20 @@ impl Domain {
 #[derive(Debug)]
 pub struct Pending {
     receipt: oneshot::Receiver<Result<Receipt, SendError>>,
+}
+
+/// What became of events that were handed over, in their order.
+pub(crate) async fn receipts(
+    pending: Vec<Result<Pending, SendError>>,
+) -> Vec<Result<Receipt, SendError>> {
+    let mut receipts = Vec::with_capacity(pending.len());
+    for one in pending {
+        receipts.push(match one {
+            Ok(pending) => pending.await,
+            Err(error) => Err(error),
+        });
+    }
+    receipts
 }
 
 impl Future for Pending {

@@ -23,7 +23,7 @@ use crate::error::{QueryError, SendError};
 use crate::event::{Event, Receipt};
 use crate::flight::Waiter;
 use crate::query::{Page, Read};
-use crate::{Domain, Pending};
+use crate::{Domain, Pending, PowerUp, receipts};
 
 /// What driver and handles know of a session.
 #[derive(Debug)]
@@ -195,6 +195,69 @@ impl GameSession {
         self.act(Event::transfer(self.player(), payee, amount)).await
     }
 
+    /// Joins the hunt; in `team`, 1 to 16, where its game has teams, else 0.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn join(&self, team: u8) -> Result<Done<Joined>, SendError> {
+        self.act(Event::join(self.player(), team)).await
+    }
+
+    /// Passes a node of a quest.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn checkpoint(&self, quest: u64, node: u8) -> Result<Done<Passed>, SendError> {
+        self.act(Event::checkpoint(self.player(), quest, node)?).await
+    }
+
+    /// Gives up what was passed of a quest.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn abandon(&self, quest: u64) -> Result<Done<Abandoned>, SendError> {
+        self.act(Event::abandon(self.player(), quest)).await
+    }
+
+    /// Spends an item for points that are multiplied for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn power_up(&self, power_up: &PowerUp) -> Result<Done<Powered>, SendError> {
+        self.act(Event::power_up(self.player(), power_up)?).await
+    }
+
+    /// Says that the player is on a cell.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn ping(&self, cell: u64) -> Result<Done<Pinged>, SendError> {
+        self.act(Event::ping(self.player(), cell)).await
+    }
+
+    /// Moves `amount`, 1 or above, from the wallet to the bank of the team.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn deposit(&self, amount: u64) -> Result<Done<Banked>, SendError> {
+        self.act(Event::deposit(self.player(), amount)).await
+    }
+
+    /// Moves `amount`, 1 or above, from the bank of the team to the wallet.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn withdraw(&self, amount: u64) -> Result<Done<Banked>, SendError> {
+        self.act(Event::withdraw(self.player(), amount)).await
+    }
+
     /// Plays an event of any kind and waits for its receipt.
     ///
     /// # Errors
@@ -214,14 +277,7 @@ impl GameSession {
         for event in events {
             pending.push(self.submit(event).await);
         }
-        let mut results = Vec::with_capacity(pending.len());
-        for one in pending {
-            results.push(match one {
-                Ok(pending) => pending.await,
-                Err(error) => Err(error),
-            });
-        }
-        results
+        receipts(pending).await
     }
 
     /// Hands an event of any kind over, behind all that were handed over before,
@@ -362,15 +418,18 @@ answers! {
         Taken = Applied, "One item more, one less on the cell, and the reward on the score.";
         NotFound = NotFound, "No item hotspot is on the cell.";
         Expired = Expired, "It has expired.";
+        Closed = Closed, "The hunt is closed.";
+        NotJoined = NotJoined, "The game is played in teams, and the player has none.";
         NoneLeft = AlreadyClaimed, "Others have taken all of it.";
         Full = Full, "The player holds as many as can be held.";
     }
 
     /// Of [`GameSession::use_key`].
     Opened {
-        Opened = Applied, "One key less, and the reward in wallet and score.";
+        Opened = Applied, "One key less, and the reward where the game says.";
         NotFound = NotFound, "No chest is on the cell.";
         Expired = Expired, "It has expired.";
+        Closed = Closed, "The hunt is closed.";
         NoneLeft = AlreadyClaimed, "Others have opened it as often as it can be.";
         NoKey = NoKey, "The player holds no key of its type.";
         Full = Full, "Wallet or score cannot hold the reward.";
@@ -378,9 +437,11 @@ answers! {
 
     /// Of [`GameSession::claim`].
     Claimed {
-        Won = Applied, "The ticket is the player's, and its reward in wallet and score.";
+        Won = Applied, "The ticket is the player's, and its reward where the game says.";
         NotFound = NotFound, "No ticket is on the cell.";
         Expired = Expired, "It has expired.";
+        Closed = Closed, "The hunt is closed.";
+        NotJoined = NotJoined, "The game is played in teams, and the player has none.";
         AlreadyClaimed = AlreadyClaimed, "It is claimed: by somebody else, or by the player before.";
         Full = Full, "Wallet or score cannot hold the reward.";
     }
@@ -403,6 +464,59 @@ answers! {
         InsufficientFunds = InsufficientFunds, "The wallet holds less.";
         Full = Full, "The other wallet cannot hold it.";
     }
+
+    /// Of [`GameSession::join`].
+    Joined {
+        Joined = Applied, "The player is known in the hunt, in that team.";
+        NotFound = NotFound, "There is no such hunt.";
+        Closed = Closed, "The hunt is closed.";
+        WrongGame = WrongGame, "A team where the game has none, or none where it has teams.";
+        AlreadyJoined = AlreadyDone, "The player has joined before.";
+        Full = Full, "Players are used up.";
+    }
+
+    /// Of [`GameSession::checkpoint`].
+    Passed {
+        Passed = Applied, "The node is passed, and what it pays is paid.";
+        NotFound = NotFound, "There is no such hunt, quest or node.";
+        Closed = Closed, "The hunt is closed.";
+        NotJoined = NotJoined, "The game is played in teams, and the player has none.";
+        AlreadyPassed = AlreadyDone, "The node was passed before.";
+        OutOfOrder = OutOfOrder, "What must come before was not passed.";
+        Full = Full, "Players or deeds are used up, or score or wallet cannot hold the pay.";
+    }
+
+    /// Of [`GameSession::abandon`].
+    Abandoned {
+        Abandoned = Applied, "Nothing of the quest is passed any more.";
+        NotFound = NotFound, "Nothing of it was passed.";
+        Closed = Closed, "The hunt is closed.";
+    }
+
+    /// Of [`GameSession::power_up`].
+    Powered {
+        Powered = Applied, "One item less, and points are multiplied.";
+        NotFound = NotFound, "There is no such hunt.";
+        Closed = Closed, "The hunt is closed.";
+        NoItem = NoKey, "The player holds no such item.";
+    }
+
+    /// Of [`GameSession::ping`].
+    Pinged {
+        Pinged = Applied, "The player was last there.";
+        NotFound = NotFound, "There is no such hunt, or the player is not known in it.";
+        Closed = Closed, "The hunt is closed.";
+    }
+
+    /// Of [`GameSession::deposit`] and [`GameSession::withdraw`].
+    Banked {
+        Moved = Applied, "The amount is moved.";
+        NotFound = NotFound, "There is no such hunt.";
+        WrongGame = WrongGame, "The game has no teams.";
+        NotJoined = NotJoined, "The player is in no team.";
+        InsufficientFunds = InsufficientFunds, "The wallet, or the bank, holds less.";
+        Full = Full, "The bank, or the wallet, cannot hold it.";
+    }
 }
 
 #[cfg(test)]
@@ -418,6 +532,12 @@ mod tests {
             assert_eq!(Credited::from(outcome).outcome(), outcome);
             assert_eq!(Spent::from(outcome).outcome(), outcome);
             assert_eq!(Transferred::from(outcome).outcome(), outcome);
+            assert_eq!(Joined::from(outcome).outcome(), outcome);
+            assert_eq!(Passed::from(outcome).outcome(), outcome);
+            assert_eq!(Abandoned::from(outcome).outcome(), outcome);
+            assert_eq!(Powered::from(outcome).outcome(), outcome);
+            assert_eq!(Pinged::from(outcome).outcome(), outcome);
+            assert_eq!(Banked::from(outcome).outcome(), outcome);
         }
         assert_eq!(Spent::from(Outcome::Full), Spent::Other(Outcome::Full));
     }

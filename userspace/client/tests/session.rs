@@ -12,8 +12,8 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::query::QueryStatus;
 use veltrix_client::codec::Random;
 use veltrix_client::{
-    Claimed, Client, ClientBuilder, Done, Event, GameSession, Opened, Outcome, Pending, Refusal,
-    SendError,
+    Abandoned, Banked, Claimed, Client, ClientBuilder, Done, Event, GameSession, Joined, Opened,
+    Outcome, Passed, Pending, Pinged, PowerUp, Powered, Refusal, SendError,
 };
 
 const HUNT: u64 = 42;
@@ -79,6 +79,19 @@ async fn an_answer_has_the_type_of_its_action() {
     let opened = session.use_key(2).await.expect("answered");
     let expected = Done { outcome: Opened::NoKey, epoch: 9, duplicate: false };
     assert_eq!((opened, session.epoch()), (expected, 9));
+    let power_up = PowerUp { item: 1, factor: 2, seconds: 60 };
+    assert_eq!(session.power_up(&power_up).await.unwrap().outcome, Powered::NoItem);
+    let other = Outcome::NoKey;
+    assert_eq!(session.join(3).await.unwrap().outcome, Joined::Other(other));
+    assert_eq!(session.checkpoint(1, 2).await.unwrap().outcome, Passed::Other(other));
+    assert_eq!(session.abandon(4).await.unwrap().outcome, Abandoned::Other(other));
+    assert_eq!(session.ping(5).await.unwrap().outcome, Pinged::Other(other));
+    assert_eq!(session.deposit(6).await.unwrap().outcome, Banked::Other(other));
+    assert_eq!(session.withdraw(7).await.unwrap().outcome, Banked::Other(other));
+    let too_large = session.checkpoint(1 << 56, 0).await;
+    assert!(matches!(too_large, Err(SendError::Quest { .. })), "{too_large:?}");
+    let subjects: Vec<u64> = server.got().iter().flat_map(|got| got.subjects.clone()).collect();
+    assert_eq!(subjects, [1, 2, 0, 0, 0x102, 4, 5, 0, 0]);
     assert!(server.got().iter().all(|datagram| datagram.header.domain == HUNT));
 }
 
