@@ -46,9 +46,7 @@ impl Partition {
 
     /// An event was refused since the hunt may use no more.
     pub(super) fn count_refused(&mut self, hunt: HuntId) {
-        let mut record = *self.index.hunt_record(hunt);
-        record.over_quota = record.over_quota.saturating_add(1);
-        self.index.hunt_write(hunt, &record);
+        self.index.hunt_count_refused(hunt);
     }
 
     /// Whether a hunt may have one cell more.

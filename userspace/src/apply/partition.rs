@@ -92,7 +92,7 @@ pub(super) struct Now<'a> {
 
 /// A take that its rule allows, before anything of it is written.
 #[derive(Clone, Copy)]
-struct Takeaway {
+struct Taking {
     hotspot: HotspotState,
     player: PlayerState,
     /// Team that held the ticket, if any did.
@@ -240,10 +240,8 @@ impl Partition {
         match self.dedupe.check(fingerprint, key_ms, now.log_time_ms) {
             Verdict::Fresh => {
                 let bound = self.bound_hunt(pending, action);
-                let performed = match bound {
-                    None => self.act(now, pending, action),
-                    Some(hunt) => self.act_bound(now, pending, action, hunt),
-                };
+                let counted = bound.map_or(Ok(()), |hunt| self.count(now, hunt));
+                let performed = counted.and_then(|()| self.act(now, pending, action));
                 let outcome = performed.err().unwrap_or(Outcome::Applied);
                 if let (Some(hunt), Outcome::OverQuota) = (bound, outcome) {
                     // Not recorded: it may come again, and a flood shall not use up
@@ -287,19 +285,6 @@ impl Partition {
         let hunt = self.hunt_of(pending)?;
         let is_bound = self.index.hunt_record(hunt).is_bound != 0 && action != Action::Close;
         is_bound.then_some(hunt)
-    }
-
-    /// [`Self::act`] in a hunt that may use only so much.
-    #[inline(never)]
-    fn act_bound(
-        &mut self,
-        now: &Now<'_>,
-        pending: &Pending<'_>,
-        action: Action,
-        hunt: HuntId,
-    ) -> Result<(), Outcome> {
-        self.count(now, hunt)?;
-        self.act(now, pending, action)
     }
 
     /// The rule of a fresh event.
@@ -423,8 +408,8 @@ impl Partition {
         if game.is_in_teams && player.team == 0 {
             return Err(Outcome::NotJoined);
         }
-        let takeaway = Takeaway { hotspot, player, holder };
-        let shared = self.shared(now, pending, hunt, &takeaway, &terms, game)?;
+        let taking = Taking { hotspot, player, holder };
+        let shared = self.shared(now, pending, hunt, &taking, &terms, game)?;
         let player_slot = self.write_player(Whose::of(hunt, pending), player_slot, &player)?;
         record.remaining = hotspot.remaining;
         record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
@@ -471,11 +456,11 @@ impl Partition {
         now: &Now<'_>,
         pending: &Pending<'_>,
         hunt: HuntId,
-        takeaway: &Takeaway,
+        taking: &Taking,
         terms: &Terms,
         game: &GameRow,
     ) -> Result<Option<(Hunt, bool)>, Outcome> {
-        let Takeaway { hotspot, player, holder } = takeaway;
+        let Taking { hotspot, player, holder } = taking;
         let holds_ground = hotspot.claimed && game.holds_ground;
         let is_shared = matches!(terms.payee, Payee::Bank | Payee::Pot);
         let pays = hotspot.kind != HotspotKind::Item && is_shared;

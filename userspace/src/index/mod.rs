@@ -254,6 +254,13 @@ impl Index {
         (record.second, record.events) = (second, events);
     }
 
+    /// Counts one event more that was over the hunt's quota.
+    pub fn hunt_count_refused(&mut self, hunt: HuntId) {
+        self.save(Kind::Hunts, hunt.0.into());
+        let record = self.hunt_mut(hunt.0);
+        record.over_quota = record.over_quota.saturating_add(1);
+    }
+
     fn hunt_mut(&mut self, number: u16) -> &mut Hunt {
         let at = self.layout.hunts_at + usize::from(number) * HUNT_WORDS;
         let words: &mut [u64; HUNT_WORDS] = chunk_mut(&mut self.main, at);

@@ -27,10 +27,10 @@
 //! }
 //!
 //! // mod.rs
-//! row::<early_bird::EarlyBird>(7, "early-bird", "Points of the first minute count double."),
+//! row::<early_bird::EarlyBird>(7, "early-bird"),
 //! ```
 //!
-//! Say it in `userspace/docs/GAMES.md` too. A new row changes how logs are replayed:
+//! Its row in `userspace/docs/GAMES.md` is asked for by a test. A new row changes how logs are replayed:
 //! raise [`crate::log::superblock::FORMAT_VERSION`].
 
 mod free_roam;
@@ -97,8 +97,6 @@ pub struct GameRow {
     pub code: u8,
     /// Name in documents and answers.
     pub name: &'static str,
-    /// One sentence for the documentation.
-    pub doc: &'static str,
     /// See [`GameType::IS_IN_TEAMS`].
     pub is_in_teams: bool,
     /// See [`GameType::PAYEE`].
@@ -113,11 +111,10 @@ pub struct GameRow {
     pub quest_before: fn(u64) -> Option<u64>,
 }
 
-const fn row<G: GameType>(code: u8, name: &'static str, doc: &'static str) -> GameRow {
+const fn row<G: GameType>(code: u8, name: &'static str) -> GameRow {
     GameRow {
         code,
         name,
-        doc,
         is_in_teams: G::IS_IN_TEAMS,
         payee: G::PAYEE,
         holds_ground: G::HOLDS_GROUND,
@@ -127,39 +124,15 @@ const fn row<G: GameType>(code: u8, name: &'static str, doc: &'static str) -> Ga
     }
 }
 
-/// Every game type there is, in order of their codes, which count from 1. No
-/// length and no settings, if a row says nothing of them.
+/// Every game type there is, in order of their codes, which count from 1. What each
+/// is, and what its settings mean, is told in `userspace/docs/GAMES.md`.
 pub static GAMES: [GameRow; 6] = [
-    row::<free_roam::FreeRoam>(
-        1,
-        "free-roam",
-        "Everybody for themselves. A hunt that nobody has opened is played so.",
-    ),
-    row::<timed_race::TimedRace>(
-        2,
-        "timed-race",
-        "Has a length and rounds; in bonus rounds points are multiplied. Settings: bits 0..16 seconds of a round, 16..24 every which round is a bonus round (2 to 255), 24..28 the factor (2 to 15).",
-    ),
-    row::<team_hunt::TeamHunt>(
-        3,
-        "team-hunt",
-        "In teams. What chests and tickets pay goes to the bank of the team, from which its players withdraw.",
-    ),
-    row::<territory::Territory>(
-        4,
-        "territory",
-        "In teams. A ticket is held by the team that claimed it last, and any other may take it from there, for points.",
-    ),
-    row::<quest_chain::QuestChain>(
-        5,
-        "quest-chain",
-        "Quests are passed in order of their ids: each wants the one before ended, but 0 and 1.",
-    ),
-    row::<raffle_drop::RaffleDrop>(
-        6,
-        "raffle-drop",
-        "What chests and tickets pay goes into a pot. Each is a lot; one of them, all alike, wins the pot when the hunt is closed.",
-    ),
+    row::<free_roam::FreeRoam>(1, "free-roam"),
+    row::<timed_race::TimedRace>(2, "timed-race"),
+    row::<team_hunt::TeamHunt>(3, "team-hunt"),
+    row::<territory::Territory>(4, "territory"),
+    row::<quest_chain::QuestChain>(5, "quest-chain"),
+    row::<raffle_drop::RaffleDrop>(6, "raffle-drop"),
 ];
 
 /// The game type of a code; `None` for one that does not exist.
@@ -206,6 +179,16 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), GAMES.len());
+    }
+
+    #[test]
+    fn the_page_has_every_row() {
+        let page = include_str!("../../../docs/GAMES.md");
+        for row in &GAMES {
+            let teams = if row.is_in_teams { "yes" } else { "-" };
+            let wanted = format!("| {} | {} | {teams} | ", row.code, row.name);
+            assert!(page.contains(&wanted), "GAMES.md lacks: {wanted}");
+        }
     }
 
     #[test]

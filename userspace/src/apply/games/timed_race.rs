@@ -8,7 +8,8 @@ use crate::index::Hunt;
 
 pub(super) struct TimedRace;
 
-/// What the settings of a race say.
+/// What the settings of a race say: bits 0..16 seconds of a round, 16..24 every which
+/// round is a bonus round, 24..28 the factor.
 struct Rounds {
     round_s: u32,
     every: u32,
