@@ -10,7 +10,7 @@
 
 use std::io;
 
-use super::board::{BOARD_NODE_WORDS, board_nodes_max};
+use super::board::board_words;
 use super::hash::{BUCKET_WORDS, SlotHash, buckets_of};
 use super::order::{NODE_WORDS, nodes_max};
 use super::records::{
@@ -83,7 +83,7 @@ pub(super) struct Layout {
     pub(super) definitions_at: usize,
     pub(super) deeds_at: usize,
     pub(super) board_at: usize,
-    pub(super) board_nodes_max: u32,
+    pub(super) board_words: usize,
     /// Nodes of the order: from here to the end of main, then in rest.
     pub(super) nodes_at: usize,
     pub(super) nodes_in_main: u32,
@@ -115,8 +115,8 @@ impl Layout {
         let tallies_at = section(hunts_max as usize * TALLY_WORDS);
         let definitions_at = section(definitions as usize * DEFINITION_WORDS);
         let deeds_at = section(deeds as usize * DEED_WORDS);
-        let board_nodes_max = board_nodes_max(limits.players_max);
-        let board_at = section(board_nodes_max as usize * BOARD_NODE_WORDS);
+        let board_words = board_words(limits.players_max);
+        let board_at = section(board_words);
         let nodes_at = end;
 
         let nodes_max = nodes_max(limits.cells_max);
@@ -142,18 +142,13 @@ impl Layout {
             definitions_at,
             deeds_at,
             board_at,
-            board_nodes_max,
+            board_words,
             nodes_at,
             nodes_in_main: nodes_in_main as u32,
             nodes_max,
             main_words,
             rest_words,
         }
-    }
-
-    /// Words of the board's nodes.
-    pub(super) const fn board_words(&self) -> usize {
-        self.board_nodes_max as usize * BOARD_NODE_WORDS
     }
 
     /// Maps both tables: main, rest.
@@ -172,7 +167,7 @@ impl Layout {
             cell_order: bytes(self.nodes_max as usize * NODE_WORDS),
             players: bytes(limits.players_max as usize * PLAYER_WORDS),
             player_hash: hash(limits.players_max),
-            board: bytes(self.board_words()),
+            board: bytes(self.board_words),
             hunts: bytes(hunts_max as usize * (HUNT_WORDS + TALLY_WORDS)) + hash(hunts_max),
             definitions: bytes(limits.definitions_max as usize * DEFINITION_WORDS)
                 + hash(limits.definitions_max),

@@ -55,7 +55,7 @@ use std::io;
 
 pub use self::arena::IndexBytes;
 use self::arena::{Layout, chunk, chunk_mut};
-use self::board::Board;
+use self::board::{Board, Moves};
 pub use self::capture::IndexImage;
 use self::capture::{Capture, Kind, Pages};
 use self::hash::Mix;
@@ -63,7 +63,6 @@ pub use self::ledger::{DeedSlot, DefinitionSlot};
 pub use self::load::LoadError;
 pub use self::morton::{COORDINATE_MAX, CellBox, morton_of, position_of};
 use self::order::{Memory, Order, View};
-use self::ranks::Moves;
 pub use self::ranks::Ranked;
 use self::records::{CELL_WORDS, HUNT_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
@@ -114,7 +113,7 @@ impl Index {
             nodes_in_main: layout.nodes_in_main,
         };
         let order = Order::new(&mut memory, layout.nodes_max);
-        let board = Board::new(&mut main[layout.board_at..], layout.board_nodes_max);
+        let board = Board::new(&mut main[layout.board_at..], limits.players_max);
         Ok(Self {
             limits: *limits,
             layout,

@@ -5,22 +5,27 @@
 
 use super::Index;
 use super::arena::{chunk, chunk_mut};
-use super::board::{Board, BoardKey, WARMED};
-use super::records::{HuntId, Player, PlayerSlot, TALLY_WORDS, Tally};
+use super::board::{Board, BoardKey, Keys};
+use super::records::{HuntId, PLAYER_WORDS, Player, PlayerSlot, TALLY_WORDS, Tally};
 use crate::base::table::prefetch;
 
-/// Moves that are noted before they must be made.
-const MOVES: usize = WARMED / 2;
-
-/// Moves that are due, in the order in which they were noted: from where, to where.
-#[derive(Debug)]
-pub(super) struct Moves {
-    list: [(Option<BoardKey>, Option<BoardKey>); MOVES],
-    len: usize,
+/// Records of players, where the board finds their keys.
+pub(super) struct Records<'a> {
+    words: &'a [u64],
 }
 
-impl Moves {
-    pub(super) const NONE: Self = Self { list: [(None, None); MOVES], len: 0 };
+impl Keys for Records<'_> {
+    #[inline(always)]
+    fn key(&self, slot: u32) -> BoardKey {
+        let words: &[u64; PLAYER_WORDS] = chunk(self.words, slot as usize * PLAYER_WORDS);
+        let player: &Player = zerocopy::transmute_ref!(words);
+        BoardKey::of_ranked(player, slot)
+    }
+
+    #[inline(always)]
+    fn ask(&self, slot: u32) {
+        prefetch(self.words, slot as usize * PLAYER_WORDS);
+    }
 }
 
 /// A player on the board.
@@ -52,13 +57,16 @@ impl Index {
     /// Players of a hunt that have a score.
     #[must_use]
     pub fn ranked_len(&self, hunt: HuntId) -> u32 {
-        let nodes = self.nodes();
-        let from = self.board.rank(nodes, BoardKey::first_of(hunt.0));
-        let to = match hunt.0.checked_add(1) {
-            Some(next) => self.board.rank(nodes, BoardKey::first_of(next)),
-            None => self.board.len(),
-        };
-        to - from
+        let (records, nodes) = self.board_view();
+        let first = BoardKey::first_of(hunt.0);
+        match hunt.0.checked_add(1) {
+            Some(next) => {
+                let wanted = [first, BoardKey::first_of(next)];
+                let [from, to] = self.board.ranks(nodes, &records, wanted);
+                to - from
+            }
+            None => self.board.len() - self.board.ranks(nodes, &records, [first])[0],
+        }
     }
 
     /// Rank of a player: 1 and one more for each of the hunt who has a higher
@@ -67,9 +75,10 @@ impl Index {
     #[must_use]
     pub fn rank(&self, slot: PlayerSlot) -> Option<u32> {
         let key = BoardKey::of(self.player(slot), slot.0)?;
-        let nodes = self.nodes();
-        let first = self.board.rank(nodes, BoardKey::first_of(key.hunt));
-        Some(self.board.rank(nodes, key) - first + 1)
+        let (records, nodes) = self.board_view();
+        let wanted = [BoardKey::first_of(key.hunt), key];
+        let [first, rank] = self.board.ranks(nodes, &records, wanted);
+        Some(rank - first + 1)
     }
 
     /// Calls `visit` with the players of `hunt` from rank `from` on, 1 being the
@@ -81,17 +90,13 @@ impl Index {
         limit: usize,
         mut visit: impl FnMut(Ranked<'_>),
     ) -> usize {
-        let nodes = self.nodes();
-        let below = self.board.rank(nodes, BoardKey::first_of(hunt.0));
+        let (records, nodes) = self.board_view();
+        let [below] = self.board.ranks(nodes, &records, [BoardKey::first_of(hunt.0)]);
         let from = from.max(1);
-        let keys = || {
-            let cursor = self.board.select(nodes, below.saturating_add(from - 1));
-            cursor.take(limit).take_while(|key| key.hunt == hunt.0)
-        };
-        // Records lie at random places: all are asked for before one is read.
-        keys().for_each(|key| prefetch(&self.main, self.player_at(key.slot())));
+        let cursor = self.board.select(nodes, &records, below.saturating_add(from - 1));
+        let of_hunt = cursor.take(limit).take_while(|key| key.hunt == hunt.0);
         let mut visited = 0;
-        for (key, rank) in keys().zip(from..) {
+        for (key, rank) in of_hunt.zip(from..) {
             visit(Ranked { rank, player: self.player(PlayerSlot(key.slot())) });
             visited += 1;
         }
@@ -107,52 +112,37 @@ impl Index {
     }
 
     fn note_move(&mut self, slot: PlayerSlot, before: &Player, after: &Player) {
-        if self.moves.len == MOVES {
-            self.settle_ranks();
-        }
         let (old, new) = (BoardKey::of(before, slot.0), BoardKey::of(after, slot.0));
-        self.moves.list[self.moves.len] = (old, new);
-        self.moves.len += 1;
+        self.moves.note(slot.0, old, new);
         let tally = self.tally_mut(after.hunt);
         tally.score_epoch = tally.score_epoch.max(after.score_epoch);
+        if self.moves.is_full() {
+            self.settle_ranks();
+        }
     }
 
     /// Makes the moves on the board that are due. Whoever has written players calls
     /// it before anybody reads a rank: once an entry, since moves that are made
     /// together wait for memory together.
     pub fn settle_ranks(&mut self) {
-        let Self { board, moves, main, layout, .. } = self;
-        let moves = &moves.list[..std::mem::take(&mut moves.len)];
-        let nodes = &mut main[layout.board_at..][..layout.board_words()];
-        if moves.len() > 1 {
-            let mut keys = [BoardKey::default(); WARMED];
-            let all = moves.iter().flat_map(|(old, new)| [*old, *new]).flatten();
-            let filled = keys.iter_mut().zip(all).map(|(place, key)| *place = key).count();
-            board.warm(nodes, &keys[..filled]);
-        }
-        for (old, new) in moves {
-            // The arena holds every player.
-            let moved = match (*old, *new) {
-                (Some(old), Some(new)) => board.change(nodes, old, new),
-                (None, Some(new)) => board.insert(nodes, new),
-                (Some(old), None) => {
-                    board.remove(nodes, old);
-                    Ok(())
-                }
-                (None, None) => Ok(()),
-            };
-            debug_assert!(moved.is_ok(), "the board is made for the most that can be");
-        }
+        let (records, nodes) = self.main.split_at_mut(self.layout.board_at);
+        let records = Records { words: &records[self.layout.players_at..] };
+        let nodes = &mut nodes[..self.layout.board_words];
+        // The arena holds every player.
+        let made = self.board.settle(nodes, &records, &mut self.moves);
+        debug_assert!(made.is_ok(), "the board is made for the most that can be");
     }
 
-    fn nodes(&self) -> &[u64] {
-        debug_assert_eq!(self.moves.len, 0, "ranks are read when all moves are made");
-        &self.main[self.layout.board_at..][..self.layout.board_words()]
+    fn board_view(&self) -> (Records<'_>, &[u64]) {
+        debug_assert!(self.moves.is_empty(), "ranks are read when all moves are made");
+        let (records, nodes) = self.main.split_at(self.layout.board_at);
+        let records = Records { words: &records[self.layout.players_at..] };
+        (records, &nodes[..self.layout.board_words])
     }
 
     /// The board, and the nodes it works on.
     pub(super) fn board_nodes(&mut self) -> (&mut Board, &mut [u64]) {
-        let words = self.layout.board_words();
-        (&mut self.board, &mut self.main[self.layout.board_at..][..words])
+        let nodes = &mut self.main[self.layout.board_at..][..self.layout.board_words];
+        (&mut self.board, nodes)
     }
 }
