@@ -15,6 +15,8 @@ use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 
 #[path = "http/stream.rs"]
 mod stream;
+#[path = "http/tenants.rs"]
+mod tenants;
 
 const TOKEN: &str = "0123456789abcdef-test";
 

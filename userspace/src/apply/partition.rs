@@ -249,6 +249,10 @@ impl Partition {
                     self.count_refused(hunt);
                     return self.settle(now, pending, outcome);
                 }
+                // Looked for again where it was not known: the event may have made it.
+                if let Some(hunt) = self.hunt_of(pending) {
+                    self.index.tally_event(hunt);
+                }
                 self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
                 self.settle(now, pending, outcome);
             }

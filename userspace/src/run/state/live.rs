@@ -27,6 +27,7 @@ use super::reads::Reads;
 use super::room::Room;
 use super::router::{Owners, Routed, Router};
 use super::samples::Taps;
+use super::tenants::Tenants;
 use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
 use crate::apply::OUTCOME_SLOTS;
@@ -94,6 +95,8 @@ pub struct Live {
     pub(super) judged: RefCell<Vec<[u64; OUTCOME_SLOTS]>>,
     /// Where the load is.
     pub(super) load: RefCell<Load>,
+    /// Whose hunts they are.
+    pub(super) tenants: RefCell<Tenants>,
     /// Last index that the log need not keep; 0 for none.
     purge_upto: Cell<u64>,
     pub(super) recovery: RefCell<RecoveryStatus>,
@@ -221,6 +224,7 @@ impl Live {
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
             load: RefCell::new(Load::new(lane_count, superblock.partitions)),
+            tenants: RefCell::default(),
             purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,

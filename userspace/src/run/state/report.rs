@@ -8,7 +8,7 @@ use veltrix_abi::Outcome;
 use super::live::Live;
 use crate::admin::log_status::{DigestStatus, LaneOwner, LogStatus, SnapshotStatus, WalStatus};
 use crate::apply::DUPLICATES;
-use crate::base::clock::unix_ns;
+use crate::base::clock::{monotonic_ns, unix_ns};
 use crate::replicate::{ReplicatedLog as _, Role};
 
 impl Live {
@@ -57,6 +57,7 @@ impl Live {
             stages: self.times.borrow().stages(),
             owners: owners.collect(),
             hot_partitions: self.load.borrow().hottest(),
+            tenants: self.tenants.borrow().status(monotonic_ns()),
             digest,
             judged: self.judged_by_outcome(),
             memory_bytes: self.memory_bytes.clone(),
