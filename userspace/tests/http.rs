@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use veltrix::run::http::{BODY_BYTES_MAX, ROUTES};
 use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 
+#[path = "http/host.rs"]
+mod host;
 #[path = "http/stream.rs"]
 mod stream;
 #[path = "http/tenants.rs"]
@@ -124,9 +126,22 @@ impl Server {
     }
 
     fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.ask_as("localhost", method, target, headers, body)
+    }
+
+    /// As [`Self::ask`], by another name of the server.
+    fn ask_as(
+        &self,
+        host: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -382,7 +397,7 @@ fn the_stream_tells_once_a_second() {
     let server = Server::whole();
     let mut stream = TcpStream::connect(server.http).unwrap();
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-    stream.write_all(b"GET /v1/stream HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    stream.write_all(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().contains("200"));
     assert!(lines.by_ref().any(|line| line.to_lowercase() == "content-type: text/event-stream"));
