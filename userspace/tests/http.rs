@@ -15,6 +15,8 @@ use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 
 #[path = "http/host.rs"]
 mod host;
+#[path = "http/hunts.rs"]
+mod hunts;
 #[path = "http/stream.rs"]
 mod stream;
 #[path = "http/tenants.rs"]
@@ -458,6 +460,13 @@ fn reads_that_make_no_sense_are_refused_by_name() {
         ("/v1/hunts/42/cells?bbox=1,2,3,4&x=1,2", 400, &["bbox contradicts"]),
         (&format!("/v1/hunts/42/cells?x=0,{past}"), 400, &["1073741823"]),
         ("/v1/hunts/42?min_epoch=999999", 503, &["min_epoch is 999999"]),
+        ("/v1/hunts?min_epoch=999999", 503, &["min_epoch is 999999"]),
+        ("/v1/hunts?tenant=x", 400, &["tenant is `x`"]),
+        ("/v1/hunts?tenant=4294967296", 400, &["4294967295"]),
+        ("/v1/hunts?limit=0", 400, &["limit is `0`", "1 to 100"]),
+        ("/v1/hunts?limit=101", 400, &["limit is `101`"]),
+        ("/v1/hunts?from=262144", 400, &["from is `262144`", "0 to 262143"]),
+        ("/v1/hunts?hunt=1", 400, &["`hunt`"]),
         ("/status?verbose=1", 400, &["`verbose`"]),
     ] {
         server.is_refused(target, status, words);
@@ -548,7 +557,9 @@ fn without_a_token_nothing_is_written_and_without_a_log_nothing_is_read() {
     let server = Server::start(Folder::new(), &[], &[]);
     assert_eq!(server.page("/livez"), json!({ "live": true }));
     server.is_refused("/readyz", 503, &["not ready", "keeps no state"]);
-    for target in ["/v1/hunts/1", "/v1/hunts/1/leaderboard", "/consistency", "/v1/stream"] {
+    for target in
+        ["/v1/hunts", "/v1/hunts/1", "/v1/hunts/1/leaderboard", "/consistency", "/v1/stream"]
+    {
         server.is_refused(target, 501, &["keeps no state"]);
     }
     assert_eq!(server.page("/status")["log"], Value::Null);

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! * [`listener`]: bounds connections in number and idle time.
-//! * [`asks`]: the bridge to the state; [`game`] asks it for hunts, players, cells.
+//! * [`asks`]: the bridge to the state; [`game`] asks it for a hunt, players, cells,
+//!   [`hunts`] for all hunts.
 //! * [`events`]: takes events in as any client sends them: same log, same outcomes.
 //! * [`ops`]: liveness, readiness, status, metrics, consistency; [`stream`]: what is
 //!   applied, as it happens.
@@ -26,6 +27,7 @@ pub mod asks;
 pub mod events;
 pub mod game;
 mod host;
+pub mod hunts;
 pub mod listener;
 pub mod ops;
 pub mod page;
@@ -71,6 +73,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/status", "as `veltrix status --json`"),
     ("GET", "/metrics", "Prometheus text"),
     ("GET", "/consistency", "epochs of the log and of each lane, and the age of what they show"),
+    ("GET", "/v1/hunts", "hunts of all partitions: ?tenant, ?limit&from"),
     ("GET", "/v1/hunts/{hunt}", "what a hunt holds"),
     ("GET", "/v1/hunts/{hunt}/leaderboard", "players by score: ?from&limit, or ?around&n"),
     ("GET", "/v1/hunts/{hunt}/players/{player}", "what a player owns"),
@@ -222,6 +225,7 @@ fn router(app: App) -> Router {
         .route("/metrics", get(ops::metrics))
         .route("/consistency", get(ops::consistency))
         .route("/v1/stream", get(stream::stream))
+        .route("/v1/hunts", get(hunts::list))
         .route("/v1/hunts/{hunt}", get(game::hunt))
         .route("/v1/hunts/{hunt}/leaderboard", get(game::leaderboard))
         .route("/v1/hunts/{hunt}/players/{player}", get(game::player))
