@@ -51,6 +51,8 @@ pub struct LogStatus {
     pub owners: Vec<LaneOwner>,
     /// Partitions with the most events over the last second, most first; at most 8.
     pub hot_partitions: Vec<HotPartition>,
+    /// Events by the latency class of their game, and how many were late.
+    pub latency: Vec<LatencyStatus>,
     /// Whose hunts they are, and what they use.
     pub tenants: TenantsStatus,
     /// Digest over all partitions, outcomes and state, at the last epoch that
@@ -195,6 +197,20 @@ pub struct HotPartition {
     /// Share of a core that applying them takes, 0 to 1: the lane's time in applying,
     /// dealt out by events.
     pub core_share: f64,
+}
+
+/// A latency class, measured from an event's batch being sealed to its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyStatus {
+    /// `interactive` or `relaxed`.
+    pub class: String,
+    /// What takes longer is late, milliseconds.
+    pub target_ms: u64,
+    /// Events that a rule has decided in this life; a reading of the last second.
+    pub events: u64,
+    /// Those that were late.
+    pub late: u64,
 }
 
 /// Tenants of all partitions, as the last walk over all hunts found them.

@@ -14,6 +14,7 @@ use super::reads::mesh;
 use super::tests::{FakePort, Flow};
 use super::*;
 use crate::apply::PartitionLimits;
+use crate::apply::games::{ClassCounts, Latency};
 use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, BatchView, Payload};
 use crate::dedupe::{DedupeLimits, Secret};
@@ -448,6 +449,26 @@ fn telemetry_is_answered_at_once_and_applied_later() {
 
 /// A partition goes from lane to lane while both receive: every event is
 /// applied once, by whoever owns it then, and answered by whoever received it.
+#[test]
+fn an_event_whose_outcome_comes_late_is_counted_as_late() {
+    let (mut control, specs) = Control::new(1, 4);
+    let mut owner = lane(specs.into_iter().next().unwrap());
+    owner.deliver(1, datagram(Mode::Durable, 42, 1, &[credit(1), credit(2)]));
+    owner.turn();
+    // Nobody has opened the hunt: it is played as free-roam.
+    std::thread::sleep(Latency::Interactive.target() + Duration::from_millis(1));
+    control.commit_all();
+    owner.turn();
+    control.ends[0].link.stages_wanted.store(true, Relaxed);
+    owner.turn();
+    let mut reports = std::iter::from_fn(|| control.ends[0].reports.pop().ok());
+    let classes = reports.find_map(|report| match report {
+        LaneReport::Measured { classes, .. } => Some(classes),
+        _ => None,
+    });
+    assert_eq!(classes, Some(ClassCounts { events: [2, 0], late: [2, 0] }));
+}
+
 #[test]
 fn a_partition_moves_between_two_epochs_under_traffic() {
     let (mut control, specs) = Control::new(2, 8);

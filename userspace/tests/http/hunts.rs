@@ -66,3 +66,40 @@ fn every_hunt_is_listed_once_whatever_the_pages() {
     let row = of_two.iter().find(|row| row["hunt"] == 29).unwrap();
     assert_eq!(row["phase"], "closed", "{row}");
 }
+
+#[test]
+fn a_game_has_a_latency_class_by_which_its_answers_are_counted() {
+    let server = Server::whole();
+    let credit = json!({ "kind": "wallet-credit", "player": 1, "argument": 1 });
+    for (hunt, game) in [(1, "quest-chain"), (2, "team-hunt")] {
+        let open = json!({ "kind": "hunt-open", "player": 0, "setup": { "game": game } });
+        server.play(hunt, &json!([open]));
+        server.play(hunt, &json!([credit, credit]));
+    }
+    // Nobody has opened it: free-roam. A duplicate counts once.
+    let rows = server.play(3, &json!([credit]));
+    let again =
+        json!({ "kind": "wallet-credit", "player": 1, "argument": 1, "key": rows[0]["key"] });
+    server.play(3, &json!([again]));
+    let class = |target: &str| server.page(target)["latency"].clone();
+    assert_eq!(class("/v1/hunts/1"), "relaxed");
+    assert_eq!(class("/v1/hunts/2"), "interactive");
+    assert_eq!(class("/v1/hunts/3"), "interactive");
+
+    let started = Instant::now();
+    loop {
+        let status = server.page("/status");
+        let classes = status["log"]["latency"].as_array().unwrap();
+        let events = |at: usize| classes[at]["events"].as_u64().unwrap();
+        if events(0) + events(1) == 7 {
+            assert_eq!((events(0), events(1)), (4, 3), "{classes:?}");
+            assert_eq!(classes[0]["class"], "interactive");
+            assert!(classes[1]["late"].as_u64().unwrap() <= 3, "{classes:?}");
+            break;
+        }
+        assert!(started.elapsed() < WAIT_MAX, "{classes:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let metrics = server.get("/metrics").body;
+    assert!(metrics.contains("veltrix_class_events_total{class=\"relaxed\"} 3\n"), "{metrics}");
+}

@@ -12,6 +12,7 @@ pub(super) fn log(out: &mut String, status: &Status) {
     let Some(log) = &status.log else { return };
     head(out, log);
     stages(out, log);
+    latency(out, log);
     hot(out, log);
     tenants(out, &log.tenants);
     events(out, status);
@@ -29,6 +30,23 @@ fn hot(out: &mut String, log: &LogStatus) {
             row.lane.to_string(),
             show_count(row.events_per_s),
             format!("{:.1} %", row.core_share * 100.0),
+        ]);
+    }
+    let _ = write!(out, "\n{}", table.render());
+}
+
+/// How many events of each latency class were late; nothing before the first event.
+fn latency(out: &mut String, log: &LogStatus) {
+    if log.latency.iter().all(|class| class.events == 0) {
+        return;
+    }
+    let mut table = Table::new(&["latency class", "events", "late", "target"], &[0]);
+    for class in &log.latency {
+        table.row(vec![
+            class.class.clone(),
+            show_count(class.events),
+            show_count(class.late),
+            format!("{} ms", class.target_ms),
         ]);
     }
     let _ = write!(out, "\n{}", table.render());
@@ -180,12 +198,35 @@ fn time(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::log_status::{HotPartition, StageStatus, TenantSums};
+    use crate::admin::log_status::{HotPartition, LatencyStatus, StageStatus, TenantSums};
 
     #[test]
     fn times_are_shown_in_the_unit_that_fits() {
         assert_eq!([time(7), time(1_500), time(2_340_000)], ["7 ns", "1.5 us", "2.3 ms"]);
         assert_eq!(time(1_230_000_000), "1.23 s");
+    }
+
+    #[test]
+    fn late_events_stand_beside_the_target_they_missed() {
+        let class = |class: &str, target_ms, events, late| LatencyStatus {
+            class: class.into(),
+            target_ms,
+            events,
+            late,
+        };
+        let latency = vec![class("interactive", 10, 12_345, 67), class("relaxed", 50, 8, 0)];
+        let mut out = String::new();
+        super::latency(&mut out, &LogStatus { latency, ..LogStatus::default() });
+        expect_test::expect![[r#"
+
+            latency class  events  late  target
+            interactive    12,345    67   10 ms
+            relaxed             8     0   50 ms
+        "#]]
+        .assert_eq(&out);
+        out.clear();
+        super::latency(&mut out, &LogStatus::default());
+        assert_eq!(out, "");
     }
 
     #[test]

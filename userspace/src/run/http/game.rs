@@ -11,7 +11,7 @@ use veltrix_abi::query::{
 
 use super::App;
 use super::asks::Found;
-use super::hunts::{game_name, phase_name};
+use super::hunts::{game_name, latency_name, phase_name};
 use super::params::{Params, shown};
 use super::refused::Refused;
 use crate::index::position_of;
@@ -54,6 +54,7 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
         "ranked": row.ranked,
         "score_epoch": row.score_epoch,
         "game": game,
+        "latency": latency_name(row.game),
         "phase": phase,
         "opened_s": row.opened_s,
         "ends_s": row.ends_s,

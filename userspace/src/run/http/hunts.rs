@@ -95,6 +95,7 @@ fn row(line: &HuntLine) -> Value {
         "hunt": line.domain,
         "tenant": (line.tenant > 0).then_some(line.tenant),
         "game": game_name(line.game),
+        "latency": latency_name(line.game),
         "phase": line.phase().map_or("unknown", phase_name),
         "cells": line.cells,
         "players": line.players,
@@ -109,6 +110,12 @@ fn row(line: &HuntLine) -> Value {
 #[must_use]
 pub fn game_name(code: u8) -> Option<&'static str> {
     (code > 0).then(|| games::known(code).map_or("unknown", |row| row.name))
+}
+
+/// Latency class of a game type; that of free-roam for a hunt that nobody has opened.
+#[must_use]
+pub fn latency_name(code: u8) -> &'static str {
+    games::known(code.max(1)).map_or("unknown", |row| row.latency.name())
 }
 
 /// How a hunt stands, as answers name it.
