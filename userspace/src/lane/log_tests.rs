@@ -449,6 +449,36 @@ fn telemetry_is_answered_at_once_and_applied_later() {
 
 /// A partition goes from lane to lane while both receive: every event is
 /// applied once, by whoever owns it then, and answered by whoever received it.
+/// The last owner lets go of the batch while the lane that owes its answers takes in the
+/// next events.
+#[test]
+fn a_batch_is_not_written_over_before_it_is_answered() {
+    let (mut control, specs) = Control::new(2, 4);
+    let mut lanes = specs.into_iter().map(lane);
+    let (mut owner, mut other) = (lanes.next().unwrap(), lanes.next().unwrap());
+    other.deliver(1, datagram(Mode::Durable, 42, 1, &[credit(1)]));
+    other.turn();
+    control.commit_all();
+    other.turn();
+    assert!(other.acks().is_empty(), "the owner of the hunt has not applied it");
+    owner.turn();
+    let spend = Event { kind: EventKind::WalletSpend.code(), argument: 99, ..credit(2) };
+    other.deliver(1, datagram(Mode::Durable, 42, 2, &[spend]));
+    other.turn();
+    let outcomes = |lane: &mut Lane<FakePort>| {
+        let acks = lane.acks().into_iter();
+        acks.map(|(_, sequence, epoch, _, outcomes, _)| (sequence, epoch, outcomes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&mut other), [(1, 1, vec![Outcome::Applied.code()])]);
+    control.commit_all();
+    other.turn();
+    owner.turn();
+    other.turn();
+    assert_eq!(outcomes(&mut other), [(2, 2, vec![Outcome::InsufficientFunds.code()])]);
+    other.assert_log_closed();
+}
+
 #[test]
 fn an_event_whose_outcome_comes_late_is_counted_as_late() {
     let (mut control, specs) = Control::new(1, 4);
