@@ -13,8 +13,14 @@ use serde_json::{Value, json};
 use veltrix::run::http::{BODY_BYTES_MAX, ROUTES};
 use veltrix_client::{Client, Event, Hotspot, HotspotKind, Outcome};
 
+#[path = "http/host.rs"]
+mod host;
+#[path = "http/hunts.rs"]
+mod hunts;
 #[path = "http/stream.rs"]
 mod stream;
+#[path = "http/tenants.rs"]
+mod tenants;
 
 const TOKEN: &str = "0123456789abcdef-test";
 
@@ -122,9 +128,22 @@ impl Server {
     }
 
     fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.ask_as("localhost", method, target, headers, body)
+    }
+
+    /// As [`Self::ask`], by another name of the server.
+    fn ask_as(
+        &self,
+        host: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -380,7 +399,7 @@ fn the_stream_tells_once_a_second() {
     let server = Server::whole();
     let mut stream = TcpStream::connect(server.http).unwrap();
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-    stream.write_all(b"GET /v1/stream HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    stream.write_all(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().contains("200"));
     assert!(lines.by_ref().any(|line| line.to_lowercase() == "content-type: text/event-stream"));
@@ -441,6 +460,13 @@ fn reads_that_make_no_sense_are_refused_by_name() {
         ("/v1/hunts/42/cells?bbox=1,2,3,4&x=1,2", 400, &["bbox contradicts"]),
         (&format!("/v1/hunts/42/cells?x=0,{past}"), 400, &["1073741823"]),
         ("/v1/hunts/42?min_epoch=999999", 503, &["min_epoch is 999999"]),
+        ("/v1/hunts?min_epoch=999999", 503, &["min_epoch is 999999"]),
+        ("/v1/hunts?tenant=x", 400, &["tenant is `x`"]),
+        ("/v1/hunts?tenant=4294967296", 400, &["4294967295"]),
+        ("/v1/hunts?limit=0", 400, &["limit is `0`", "1 to 100"]),
+        ("/v1/hunts?limit=101", 400, &["limit is `101`"]),
+        ("/v1/hunts?from=262144", 400, &["from is `262144`", "0 to 262143"]),
+        ("/v1/hunts?hunt=1", 400, &["`hunt`"]),
         ("/status?verbose=1", 400, &["`verbose`"]),
     ] {
         server.is_refused(target, status, words);
@@ -531,7 +557,9 @@ fn without_a_token_nothing_is_written_and_without_a_log_nothing_is_read() {
     let server = Server::start(Folder::new(), &[], &[]);
     assert_eq!(server.page("/livez"), json!({ "live": true }));
     server.is_refused("/readyz", 503, &["not ready", "keeps no state"]);
-    for target in ["/v1/hunts/1", "/v1/hunts/1/leaderboard", "/consistency", "/v1/stream"] {
+    for target in
+        ["/v1/hunts", "/v1/hunts/1", "/v1/hunts/1/leaderboard", "/consistency", "/v1/stream"]
+    {
         server.is_refused(target, 501, &["keeps no state"]);
     }
     assert_eq!(server.page("/status")["log"], Value::Null);

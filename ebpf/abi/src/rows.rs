@@ -235,16 +235,24 @@ pub enum HuntPhase {
     Closed = 3,
 }
 
+impl HuntPhase {
+    /// That of a code; `None` for one from a newer server.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Playing),
+            2 => Some(Self::Over),
+            3 => Some(Self::Closed),
+            _ => None,
+        }
+    }
+}
+
 impl HuntRow {
     /// Whether it plays; `None` for a code from a newer server.
     #[must_use]
     pub const fn phase(&self) -> Option<HuntPhase> {
-        match self.phase {
-            1 => Some(HuntPhase::Playing),
-            2 => Some(HuntPhase::Over),
-            3 => Some(HuntPhase::Closed),
-            _ => None,
-        }
+        HuntPhase::from_code(self.phase)
     }
 }
 

@@ -180,7 +180,9 @@ impl Server {
         self.home.take().context("demo: the server has no home")
     }
 
-    fn control(&self) -> PathBuf {
+    /// Its control socket.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
         self.path.join("control.sock")
     }
 

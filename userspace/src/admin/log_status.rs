@@ -51,6 +51,10 @@ pub struct LogStatus {
     pub owners: Vec<LaneOwner>,
     /// Partitions with the most events over the last second, most first; at most 8.
     pub hot_partitions: Vec<HotPartition>,
+    /// Events by the latency class of their game, and how many were late.
+    pub latency: Vec<LatencyStatus>,
+    /// Whose hunts they are, and what they use.
+    pub tenants: TenantsStatus,
     /// Digest over all partitions, outcomes and state, at the last epoch that
     /// is a multiple of 1,024; hexadecimal.
     pub digest: DigestStatus,
@@ -193,6 +197,73 @@ pub struct HotPartition {
     /// Share of a core that applying them takes, 0 to 1: the lane's time in applying,
     /// dealt out by events.
     pub core_share: f64,
+}
+
+/// A latency class, measured from an event's batch being sealed to its outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyStatus {
+    /// `interactive` or `relaxed`.
+    pub class: String,
+    /// What takes longer is late, milliseconds.
+    pub target_ms: u64,
+    /// Events that a rule has decided in this life; a reading of the last second.
+    pub events: u64,
+    /// Those that were late.
+    pub late: u64,
+}
+
+/// Tenants of all partitions, as the last walk over all hunts found them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TenantsStatus {
+    /// Those with the most events a second, then with the most cells, first; at most 16.
+    /// Hunts of nobody have a row too.
+    pub rows: Vec<TenantRow>,
+    /// Tenants without a row of their own.
+    pub others: u64,
+    /// What these have, together.
+    pub others_sums: TenantSums,
+    /// How long ago the walk ended, milliseconds; none before the first has.
+    pub age_ms: Option<u64>,
+    /// How long it took, milliseconds.
+    pub walk_ms: u64,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TenantRow {
+    /// As `hunt-open` named it; none for hunts of nobody.
+    pub tenant: Option<u32>,
+    /// What its hunts have, together.
+    #[serde(flatten)]
+    pub sums: TenantSums,
+}
+
+/// Sums over hunts, those that are over or closed among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TenantSums {
+    /// Hunts.
+    pub hunts: u64,
+    /// Cells with a hotspot.
+    pub cells: u64,
+    /// Players, once for each of their hunts.
+    pub players: u64,
+    /// Events that a rule has decided since the server was started, replay included:
+    /// those that count for the quota.
+    pub events: u64,
+    /// The same a second, between the last two walks.
+    pub events_per_s: u64,
+    /// Events refused as `over-quota`, ever.
+    pub over_quota: u64,
+    /// Cells that the hunts may have by their quotas; none when one has no such bound.
+    pub cells_max: Option<u64>,
+    /// Players that they may have; none when one has no such bound.
+    pub players_max: Option<u64>,
+    /// Events a second that they may have; none when one has no such bound.
+    pub events_per_s_max: Option<u64>,
 }
 
 /// A digest and where it stands.

@@ -219,6 +219,16 @@ families! {
             out.add(&[("outcome", outcome)], count);
         }
     };
+    counter "veltrix_class_events_total" ["class"] "Events that a rule has decided, by the latency class of their game.", |s, out| {
+        for class in s.log.iter().flat_map(|log| &log.latency) {
+            out.add(&[("class", &class.class)], class.events);
+        }
+    };
+    counter "veltrix_class_late_total" ["class"] "Those whose outcome came later than the target of the class.", |s, out| {
+        for class in s.log.iter().flat_map(|log| &log.latency) {
+            out.add(&[("class", &class.class)], class.late);
+        }
+    };
     gauge "veltrix_stage_seconds" ["stage, quantile"] "Time of each stage of a durable event over the last ten seconds.", |s, out| {
         for stage in s.log.iter().flat_map(|log| &log.stages) {
             let q = &stage.last_10s_ns;

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::digest::Digest;
+use super::games::CLASSES;
 use super::partition::{OUTCOME_SLOTS, Partition, PartitionLimits};
 use crate::dedupe::{Dedupe, DedupeImage, Secret};
 use crate::index::{Index, IndexImage};
@@ -141,6 +142,7 @@ impl Partition {
             log_time_ns: image.log_time_ns,
             digest: image.digest,
             outcomes: [0; OUTCOME_SLOTS],
+            decided: [0; CLASSES],
             captured: None,
         })
     }

@@ -399,6 +399,8 @@ fn a_hunt_uses_no_more_than_its_quota() {
     ]);
     let (tally, hunt) = (*w.home().index().tally(w.home().index().hunt(HUNT).unwrap()), w.hunt());
     assert_eq!((tally.cells, tally.players), (2, 1));
+    // What opened it, three spawns, a credit, a claim of nothing, its end.
+    assert_eq!(tally.events, 7, "as many as rules have decided");
     assert_eq!((hunt.tenant, hunt.over_quota), (9, 4));
     w.log_time_ms += 1_000;
     w.all(&[(Claim, 7, 5, 0, Closed), (WalletSpend, 7, 0, 5, Applied)]);

@@ -11,7 +11,7 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 use super::belt::{self, Entry, One, Pending};
 use super::capture::Captured;
 use super::digest::Digest;
-use super::games::{self, GameRow, Payee};
+use super::games::{self, CLASSES, GameRow, Payee};
 use super::rules::{self, Action, HotspotState, PlayerState, Terms};
 use crate::batch::{BatchView, OutcomeSlots, Range};
 use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Secret, Verdict};
@@ -61,6 +61,8 @@ pub struct Partition {
     pub(super) log_time_ns: u64,
     pub(super) digest: Digest,
     pub(super) outcomes: [u64; OUTCOME_SLOTS],
+    /// Events of the last entry that a rule has decided, by latency class.
+    pub(super) decided: [u32; CLASSES],
     pub(super) captured: Option<Captured>,
 }
 
@@ -117,6 +119,7 @@ impl Partition {
             log_time_ns: 0,
             digest: Digest::default(),
             outcomes: [0; OUTCOME_SLOTS],
+            decided: [0; CLASSES],
             captured: None,
         })
     }
@@ -168,6 +171,12 @@ impl Partition {
         &self.outcomes
     }
 
+    /// Events of the last entry that a rule has decided, by latency class.
+    #[must_use]
+    pub fn decided(&self) -> [u32; CLASSES] {
+        self.decided
+    }
+
     /// Cells, players and hunts, to read from.
     #[must_use]
     pub fn index(&self) -> &Index {
@@ -214,6 +223,7 @@ impl Partition {
             return false;
         }
         self.epoch = entry.epoch;
+        self.decided = [0; CLASSES];
         self.log_time_ns = self.log_time_ns.max(entry.log_time_ns);
         true
     }
@@ -248,6 +258,12 @@ impl Partition {
                     // the keys of others.
                     self.count_refused(hunt);
                     return self.settle(now, pending, outcome);
+                }
+                // Looked for again where it was not known: the event may have made it.
+                if let Some(hunt) = self.hunt_of(pending) {
+                    self.index.tally_event(hunt);
+                    let class = games::of(self.index.hunt_record(hunt)).latency;
+                    self.decided[class as usize] += 1;
                 }
                 self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
                 self.settle(now, pending, outcome);

@@ -36,7 +36,7 @@ pub(crate) fn secret() -> Arc<Secret> {
 /// An event as a client means it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
-    pub(super) domain: u64,
+    pub(crate) domain: u64,
     pub(super) key_ms: u64,
     pub(super) tag: u64,
     pub(super) player: u64,
@@ -189,6 +189,11 @@ impl World {
                 }
             })
             .collect()
+    }
+
+    /// Whether the hunt of a domain lies where [`HUNT`] does.
+    pub(crate) fn is_home_of(&self, domain: u64) -> bool {
+        partition_of(domain, PARTITIONS) == self.home().number()
     }
 
     pub(crate) fn home(&self) -> &Partition {

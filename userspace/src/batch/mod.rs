@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A [`BatchBuf`] is made once and used for ever: the pool keeps one reference,
-//! whoever needs the bytes takes another, and a buffer is free again when only
-//! the pool's is left. So nothing is allocated or freed after the start, and a
-//! buffer that is still being written to disk can never be overwritten.
+//! whoever needs bytes or outcomes takes another, and a buffer is free again when
+//! only the pool's is left. So nothing is allocated or freed after the start, and a
+//! buffer that is still being written to disk, or whose outcomes the lane that owes
+//! the answers has not read, can never be overwritten.
 
 pub mod format;
 pub mod pool;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use veltrix_abi::limits;
 
+use super::names::Names;
 use super::value::{Cores, LaneCount, Raw, Refusal, Rule, Setting, Step, TimeUnit};
 use super::words::{
     HUGE_PAGES, RATE_LIMIT_MODES, RateLimitMode, WAIT_MODES, WaitMode, XDP_MODES, XdpMode,
@@ -282,6 +283,9 @@ settings! {
         token_file: Option<PathBuf> = "token_file", Rule::File, Preset::Absent, "",
             "File with the bearer token that writes must carry, 16 bytes or more; read once, at start. Where `http.listen` is no loopback address, reads must carry it too.",
             "None: events are then taken over UDP only. Whoever has the token may play for every player.";
+        names: Names = "names", Rule::Names, Preset::Absent, "",
+            "Host names, with commas between, by which a server on a loopback address may be asked, beside `localhost` and any address: those that a proxy on this host passes on.",
+            "None: a web page whose name is made to resolve to 127.0.0.1 would read from this server through its reader's browser.";
     }
 }
 
@@ -341,6 +345,7 @@ unset! {
     SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     LaneCount = LaneCount::Auto;
     Cores = Cores::Auto;
+    Names = Names::default();
     XdpMode = XdpMode::Driver;
     ZeroCopy = ZeroCopy::Auto;
     WaitMode = WaitMode::Wakeup;

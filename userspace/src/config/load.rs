@@ -499,11 +499,18 @@ fn remarks(resolved: &Resolved) -> Vec<String> {
             }
         }
     }
-    if config.http.listen.is_none() && config.http.token_file.is_some() {
-        remarks.push(format!(
-            "http.token_file ({}) has no effect while http.listen is \"off\"",
-            resolved.source("http.token_file")
-        ));
+    let mut idle = |path: &str, why: &str| {
+        remarks.push(format!("{path} ({}) has no effect {why}", resolved.source(path)));
+    };
+    let http = &config.http;
+    if http.listen.is_none() && http.token_file.is_some() {
+        idle("http.token_file", "while http.listen is \"off\"");
+    }
+    match http.listen {
+        _ if http.names.is_empty() => {}
+        None => idle("http.names", "while http.listen is \"off\""),
+        Some(listen) if listen.ip().is_loopback() => {}
+        Some(_) => idle("http.names", "beyond loopback, where the token is asked for instead"),
     }
     if config.xdp.wait != WaitMode::PreferBusy {
         for path in ["xdp.busy_poll", "xdp.busy_poll_budget"] {

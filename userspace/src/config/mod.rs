@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * [`keys`]: the table and the struct [`Config`] made from it.
-//! * [`value`]: types of values, with their units; [`words`]: those that are words.
+//! * [`value`]: types of values, with their units; [`words`]: those that are words;
+//!   [`names`]: lists of host names.
 //! * [`load`]: reads the sources, reports every problem at once.
 //! * [`show`]: `config show`, `config reference`, `docs/CONFIG.md`.
 //!
@@ -17,6 +18,7 @@
 
 pub mod keys;
 pub mod load;
+mod names;
 mod paths;
 pub mod show;
 pub mod value;
@@ -24,6 +26,7 @@ pub mod words;
 
 pub use keys::{Blocklist, Config, Http, KEYS, Lanes, LogSettings, RateLimit, Server, Udp, Xdp};
 pub use load::{ConfigError, FileTaken, Inputs, Resolved, Source, resolve};
+pub use names::Names;
 pub(crate) use paths::effective_uid;
 pub use value::{Cores, LaneCount};
 pub use words::{RateLimitMode, WaitMode, XdpMode, ZeroCopy};

@@ -126,6 +126,8 @@ pub enum Rule {
     File,
     /// Path of a directory.
     Directory,
+    /// Host names with commas between.
+    Names,
     /// `auto`, or a number up to the bound.
     AutoCount(u16),
     /// `auto`, or a list of core ids up to the bound.
@@ -173,6 +175,9 @@ impl Rule {
                 format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes")
             }
             Self::Directory => "the path of a directory".into(),
+            Self::Names => {
+                "host names with commas between, such as \"game.example, stats.example\"".into()
+            }
             Self::AutoCount(max) => format!("\"auto\" or a whole number, 1 to {max}"),
             Self::AutoCores(max) => {
                 let max = show_count(*max as u64);
@@ -196,6 +201,7 @@ impl Rule {
             Self::SocketPath => "path",
             Self::File => "file",
             Self::Directory => "directory",
+            Self::Names => "names",
             Self::AutoCount(_) => "count or auto",
             Self::AutoCores(_) => "cores or auto",
         }
@@ -227,6 +233,7 @@ impl Rule {
                 | Self::File
                 | Self::SocketPath
                 | Self::Directory
+                | Self::Names
         )
     }
 

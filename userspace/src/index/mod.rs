@@ -179,7 +179,12 @@ impl Index {
 
     /// Every hunt, in order of their numbers.
     pub fn hunts(&self) -> impl Iterator<Item = &Hunt> {
-        (0..self.hunts_len).map(|number| self.hunt_record(HuntId(number as u16)))
+        self.hunts_from(0).map(|hunt| self.hunt_record(hunt))
+    }
+
+    /// Every hunt from a number on, in order of their numbers.
+    pub fn hunts_from(&self, number: u16) -> impl Iterator<Item = HuntId> + use<> {
+        (number.into()..self.hunts_len).map(|number| HuntId(number as u16))
     }
 }
 

@@ -54,6 +54,13 @@ impl Index {
         zerocopy::transmute_mut!(words)
     }
 
+    /// Counts an event that a rule has decided.
+    #[inline(always)]
+    pub fn tally_event(&mut self, hunt: HuntId) {
+        let events = &mut self.tally_mut(hunt.0).events;
+        *events = events.wrapping_add(1);
+    }
+
     /// Players of a hunt that have a score.
     #[must_use]
     pub fn ranked_len(&self, hunt: HuntId) -> u32 {

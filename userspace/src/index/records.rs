@@ -301,6 +301,8 @@ pub struct Tally {
     pub players: u32,
     /// Epoch of the last change of a score; 0 before the first.
     pub score_epoch: u64,
+    /// Events that a rule has decided, since the index was made or loaded.
+    pub events: u64,
 }
 
 /// A hunt, 320 bytes: what the rules look at with every event on its first line,

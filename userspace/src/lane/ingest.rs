@@ -123,6 +123,9 @@ impl Senders {
 /// A batch on its way, and the answers owed for it.
 struct Flight<T> {
     buffer: usize,
+    /// Keeps the pool from giving the buffer out again before its outcomes are read: the
+    /// last owner may be another lane, which lets go of it while we take in more events.
+    held: Option<Arc<BatchBuf>>,
     /// When its first event was appended, monotonic nanoseconds.
     first_ns: u64,
     /// Events in `pending`.
@@ -135,6 +138,7 @@ impl<T> Flight<T> {
     fn new() -> Self {
         Self {
             buffer: 0,
+            held: None,
             first_ns: 0,
             events: 0,
             pending: Vec::with_capacity(BATCH_EVENTS_MAX),
@@ -298,12 +302,13 @@ impl<P: Port> Ingest<P> {
 
     /// Seals the open batch and hands it to the control core.
     fn seal(&mut self, now_ns: u64) {
-        let Some(flight) = self.open.take() else { return };
+        let Some(mut flight) = self.open.take() else { return };
         self.senders.clear(&flight.ways);
         self.number += 1;
         let buffer = self.pool.open_buffer(flight.buffer);
         buffer.seal(self.lane, self.life, self.number);
         buffer.slots().stamp(Stamp::Sealed, now_ns);
+        flight.held = Some(self.pool.share(flight.buffer));
         // As many places as buffers: there is always room.
         let pushed = self.submissions.push(self.pool.share(flight.buffer)).is_ok();
         debug_assert!(pushed, "a buffer without a place in the ring");
@@ -370,6 +375,7 @@ impl<P: Port> Ingest<P> {
                     counters.acks.events_lost.add(flight.events);
                 }
             }
+            drop(flight.held.take());
             flight.pending.clear();
             flight.ways.clear();
             self.idle.push(flight);

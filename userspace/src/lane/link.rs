@@ -20,6 +20,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::samples::{RING as SAMPLES, Sample, Watch};
 use super::stages::StageTimes;
+use crate::apply::games::ClassCounts;
 use crate::apply::{Digest, OUTCOME_SLOTS, Partition};
 use crate::base::clock::monotonic_ns;
 use crate::base::waker::Waker;
@@ -91,6 +92,8 @@ pub enum LaneReport {
         /// Events that the lane's partitions have judged in this life, by
         /// outcome code.
         judged: [u64; OUTCOME_SLOTS],
+        /// Events that the lane has decided since the start, and how many were late.
+        classes: ClassCounts,
     },
 }
 

@@ -14,6 +14,7 @@ use super::reads::mesh;
 use super::tests::{FakePort, Flow};
 use super::*;
 use crate::apply::PartitionLimits;
+use crate::apply::games::{ClassCounts, Latency};
 use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, BatchView, Payload};
 use crate::dedupe::{DedupeLimits, Secret};
@@ -448,6 +449,56 @@ fn telemetry_is_answered_at_once_and_applied_later() {
 
 /// A partition goes from lane to lane while both receive: every event is
 /// applied once, by whoever owns it then, and answered by whoever received it.
+/// The last owner lets go of the batch while the lane that owes its answers takes in the
+/// next events.
+#[test]
+fn a_batch_is_not_written_over_before_it_is_answered() {
+    let (mut control, specs) = Control::new(2, 4);
+    let mut lanes = specs.into_iter().map(lane);
+    let (mut owner, mut other) = (lanes.next().unwrap(), lanes.next().unwrap());
+    other.deliver(1, datagram(Mode::Durable, 42, 1, &[credit(1)]));
+    other.turn();
+    control.commit_all();
+    other.turn();
+    assert!(other.acks().is_empty(), "the owner of the hunt has not applied it");
+    owner.turn();
+    let spend = Event { kind: EventKind::WalletSpend.code(), argument: 99, ..credit(2) };
+    other.deliver(1, datagram(Mode::Durable, 42, 2, &[spend]));
+    other.turn();
+    let outcomes = |lane: &mut Lane<FakePort>| {
+        let acks = lane.acks().into_iter();
+        acks.map(|(_, sequence, epoch, _, outcomes, _)| (sequence, epoch, outcomes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&mut other), [(1, 1, vec![Outcome::Applied.code()])]);
+    control.commit_all();
+    other.turn();
+    owner.turn();
+    other.turn();
+    assert_eq!(outcomes(&mut other), [(2, 2, vec![Outcome::InsufficientFunds.code()])]);
+    other.assert_log_closed();
+}
+
+#[test]
+fn an_event_whose_outcome_comes_late_is_counted_as_late() {
+    let (mut control, specs) = Control::new(1, 4);
+    let mut owner = lane(specs.into_iter().next().unwrap());
+    owner.deliver(1, datagram(Mode::Durable, 42, 1, &[credit(1), credit(2)]));
+    owner.turn();
+    // Nobody has opened the hunt: it is played as free-roam.
+    std::thread::sleep(Latency::Interactive.target() + Duration::from_millis(1));
+    control.commit_all();
+    owner.turn();
+    control.ends[0].link.stages_wanted.store(true, Relaxed);
+    owner.turn();
+    let mut reports = std::iter::from_fn(|| control.ends[0].reports.pop().ok());
+    let classes = reports.find_map(|report| match report {
+        LaneReport::Measured { classes, .. } => Some(classes),
+        _ => None,
+    });
+    assert_eq!(classes, Some(ClassCounts { events: [2, 0], late: [2, 0] }));
+}
+
 #[test]
 fn a_partition_moves_between_two_epochs_under_traffic() {
     let (mut control, specs) = Control::new(2, 8);

@@ -18,6 +18,7 @@ use rtrb::{Consumer, Producer};
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::samples::{Sample, Sampler};
 use super::stages::StageTimes;
+use crate::apply::games::ClassCounts;
 use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, apply_batch};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
@@ -66,6 +67,8 @@ pub(super) struct Owner {
     log_time_ns: u64,
     /// Time spent in applying since the start, nanoseconds.
     apply_ns: u64,
+    /// Events decided since the start by latency class, those of the replay left out.
+    classes: ClassCounts,
     /// When the lane last had applied all that the log had handed out, monotonic
     /// nanoseconds.
     current_ns: u64,
@@ -99,6 +102,7 @@ impl Owner {
             epoch,
             log_time_ns: 0,
             apply_ns: 0,
+            classes: ClassCounts::default(),
             current_ns: 0,
         }
     }
@@ -208,6 +212,12 @@ impl Owner {
     fn done(&mut self, slots: &OutcomeSlots, epoch: u64, view: &BatchView<'_>) {
         let now_ns = monotonic_ns();
         slots.stamp(Stamp::Applied, now_ns);
+        let waited_ns = now_ns.saturating_sub(slots.stamped(Stamp::Sealed));
+        for range in view.ranges() {
+            if let Some(Some(partition)) = self.partitions.get(usize::from(range.partition)) {
+                self.classes.count(partition.decided(), waited_ns);
+            }
+        }
         if slots.owner_done()
             && let Some(sealer) = self.lanes.get(view.header().lane as usize)
         {
@@ -260,7 +270,7 @@ impl Owner {
                 }
             }
             self.link.apply_ns.store(self.apply_ns, Relaxed);
-            self.report(LaneReport::Measured { times: filled, judged });
+            self.report(LaneReport::Measured { times: filled, judged, classes: self.classes });
         }
     }
 

@@ -23,7 +23,7 @@ use veltrix_abi::query::{
 
 use super::link::LaneLink;
 use super::owner::Owner;
-use crate::read;
+use crate::read::{self, hunts};
 
 /// Jobs that one asker may have under way.
 pub const JOBS: usize = 128;
@@ -43,14 +43,26 @@ pub const BODY_BYTES: usize = {
     if of_control > of_datagram { of_control } else { of_datagram }
 };
 
+const _: () = assert!(hunts::PIECE_BYTES <= BODY_BYTES);
+
 /// Bytes an asker reserves for its jobs.
 pub const BYTES_OF_JOBS: usize = JOBS * size_of::<ReadJob>();
+
+/// What a job asks for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// Its queries.
+    Queries,
+    /// Hunts from a number on.
+    Hunts { from: u16, limit: u16 },
+}
 
 /// Queries on their way to a lane, and then their answer on its way back.
 #[derive(Debug)]
 pub struct ReadJob {
     /// The asker's mark.
     pub place: u16,
+    asked: Asked,
     pub(super) partition: u16,
     pub(super) domain: u64,
     min_epoch: u64,
@@ -65,6 +77,7 @@ impl ReadJob {
     fn new(place: u16) -> Box<Self> {
         Box::new(Self {
             place,
+            asked: Asked::Queries,
             partition: 0,
             domain: 0,
             min_epoch: 0,
@@ -78,10 +91,17 @@ impl ReadJob {
 
     /// Takes queries in, about the hunt of `domain` in `partition`.
     pub fn ask(&mut self, partition: u16, domain: u64, queries: &Queries<'_>) {
+        self.asked = Asked::Queries;
         (self.partition, self.domain) = (partition, domain);
         (self.min_epoch, self.body_bytes) = (queries.min_epoch, queries.body_bytes);
         self.queries_bytes = queries.as_bytes().len();
         self.queries[..self.queries_bytes].copy_from_slice(queries.as_bytes());
+    }
+
+    /// Asks for the hunts of `partition` from number `from` on, at most `limit`; the
+    /// answer is a [`hunts::Piece`].
+    pub fn ask_hunts(&mut self, partition: u16, from: u16, limit: u16) {
+        (self.asked, self.partition) = (Asked::Hunts { from, limit }, partition);
     }
 
     pub(super) fn queries(&self) -> Queries<'_> {
@@ -199,6 +219,10 @@ impl Owner {
     /// Answers a job whose partition should be here.
     fn answer(&self, job: &mut ReadJob) {
         let partition = self.partition(job.partition);
+        if let Asked::Hunts { from, limit } = job.asked {
+            job.answer_bytes = hunts::write(partition, from, limit, self.shown(), &mut job.answer);
+            return;
+        }
         // Not by `queries`: the answer of the same job is written meanwhile.
         let queries = &job.queries[..job.queries_bytes];
         let queries = Queries::of_checked(job.min_epoch, queries, job.body_bytes);

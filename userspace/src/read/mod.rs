@@ -9,6 +9,8 @@
 //! partition shows and how old that may be; every answer carries both. What the
 //! bytes mean is in [`veltrix_abi::query`] and `docs/WIRE.md`.
 
+pub mod hunts;
+
 use veltrix_abi::query::{
     CellRow, ENTRY_FIXED_BYTES, EntryHead, HuntPhase, HuntRow, PlayerRow, QUERY_HEAD_BYTES,
     Queries, Query, QueryStatus, ROWS_MAX, RankRow, Row, Wanted, write_answer_head,
@@ -16,7 +18,7 @@ use veltrix_abi::query::{
 
 use crate::apply::Partition;
 use crate::apply::rules::log_time_s;
-use crate::index::{Cell, CellBox, HuntId, Index, PlayerSlot};
+use crate::index::{Cell, CellBox, Hunt, HuntId, Index, PlayerSlot};
 
 /// Cells that the queries of one datagram may look at together, those that are
 /// passed over among them: no question holds up a lane.
@@ -222,13 +224,17 @@ impl Entry<'_> {
     }
 }
 
-fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
-    let (record, tally) = (index.hunt_record(hunt), index.tally(hunt));
-    let phase = match (record.closed, record.is_over(log_time_s)) {
+fn phase_of(record: &Hunt, log_time_s: u32) -> HuntPhase {
+    match (record.closed, record.is_over(log_time_s)) {
         (0, false) => HuntPhase::Playing,
         (0, true) => HuntPhase::Over,
         _ => HuntPhase::Closed,
-    };
+    }
+}
+
+fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
+    let (record, tally) = (index.hunt_record(hunt), index.tally(hunt));
+    let phase = phase_of(record, log_time_s);
     let winner = PlayerSlot::of_mark(record.winner);
     HuntRow {
         cells: tally.cells,

@@ -129,6 +129,7 @@ async fn control_loop(
     let mut asking = std::pin::pin!(http::asks::answer(asks, Rc::clone(&server)));
     let mut telling = std::pin::pin!(http::stream::tell(samples, Rc::clone(&server)));
     let mut log = std::pin::pin!(server.serve_log());
+    let mut walking = std::pin::pin!(server.walk_hunts());
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok("interrupt"),
@@ -139,6 +140,7 @@ async fn control_loop(
             }
             () = &mut asking => return Ok("HTTP closed"),
             () = &mut telling => return Ok("HTTP closed"),
+            () = &mut walking => return Ok("log closed"),
             served = &mut log => {
                 served.map_err(failed)?;
                 return Ok("log closed");

@@ -109,6 +109,14 @@ impl Server {
         }
     }
 
+    /// Sums up for the status what tenants have, for ever.
+    pub async fn walk_hunts(&self) {
+        match &self.live {
+            Some(live) => live.walk_hunts().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Looks after the log; called about ten times a second.
     pub async fn tend_log(&self) {
         if let Some(live) = &self.live {

@@ -6,7 +6,9 @@ use super::*;
 fn samples_until(server: &Server, target: &str, play: impl FnOnce(), last: Value) -> Vec<Value> {
     let mut stream = TcpStream::connect(server.http).unwrap();
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-    stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     assert!(lines.next().unwrap().contains("200"));
     // The head is there: what is applied from here on is sampled.

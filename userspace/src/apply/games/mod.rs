@@ -12,6 +12,7 @@
 //! | [`GameType::PAYEE`] | use-key, claim | whose the currency is |
 //! | [`GameType::HOLDS_GROUND`] | claim | whether a ticket that one team holds can be claimed by another |
 //! | [`GameType::quest_before`] | checkpoint | which quest must have been ended before |
+//! | [`GameType::LATENCY`] | all that a rule decides | what their answers are measured against |
 //!
 //! **A seventh game type** is one file here, and its row in [`GAMES`]. Say points of
 //! the first minute count double:
@@ -34,6 +35,7 @@
 //! raise [`crate::log::superblock::FORMAT_VERSION`].
 
 mod free_roam;
+mod latency;
 mod quest_chain;
 mod raffle_drop;
 mod team_hunt;
@@ -41,6 +43,8 @@ mod territory;
 mod timed_race;
 
 use veltrix_abi::kinds::HuntSetup;
+
+pub use latency::{CLASSES, ClassCounts, Latency};
 
 use crate::index::Hunt;
 
@@ -70,6 +74,9 @@ pub trait GameType {
     /// Whether teams hold the tickets they have claimed: it is counted how many, and
     /// any other team may claim them from there, for points alone.
     const HOLDS_GROUND: bool = false;
+
+    /// How soon players want to be answered. What is judged does not depend on it.
+    const LATENCY: Latency = Latency::Interactive;
 
     /// Whether a hunt can be set up so. Without settings, if nothing else is said.
     #[must_use]
@@ -103,6 +110,8 @@ pub struct GameRow {
     pub payee: Payee,
     /// See [`GameType::HOLDS_GROUND`].
     pub holds_ground: bool,
+    /// See [`GameType::LATENCY`].
+    pub latency: Latency,
     /// See [`GameType::takes`].
     pub takes: fn(&HuntSetup) -> bool,
     /// See [`GameType::factor`].
@@ -118,6 +127,7 @@ const fn row<G: GameType>(code: u8, name: &'static str) -> GameRow {
         is_in_teams: G::IS_IN_TEAMS,
         payee: G::PAYEE,
         holds_ground: G::HOLDS_GROUND,
+        latency: G::LATENCY,
         takes: G::takes,
         factor: G::factor,
         quest_before: G::quest_before,
@@ -186,7 +196,12 @@ mod tests {
         let page = include_str!("../../../docs/GAMES.md");
         for row in &GAMES {
             let teams = if row.is_in_teams { "yes" } else { "-" };
-            let wanted = format!("| {} | {} | {teams} | ", row.code, row.name);
+            let latency = row.latency.name();
+            let wanted = format!("| {} | {} | {teams} | {latency} | ", row.code, row.name);
+            assert!(page.contains(&wanted), "GAMES.md lacks: {wanted}");
+        }
+        for class in Latency::ALL {
+            let wanted = format!("| `{}` | {} ms | ", class.name(), class.target().as_millis());
             assert!(page.contains(&wanted), "GAMES.md lacks: {wanted}");
         }
     }

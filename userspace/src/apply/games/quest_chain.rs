@@ -1,10 +1,12 @@
 //! One quest after the other.
 
-use super::GameType;
+use super::{GameType, Latency};
 
 pub(super) struct QuestChain;
 
 impl GameType for QuestChain {
+    const LATENCY: Latency = Latency::Relaxed;
+
     fn quest_before(quest: u64) -> Option<u64> {
         quest.checked_sub(1).filter(|before| *before > 0)
     }

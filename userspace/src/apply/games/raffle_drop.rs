@@ -1,9 +1,10 @@
 //! Everybody pays into the pot, one wins it.
 
-use super::{GameType, Payee};
+use super::{GameType, Latency, Payee};
 
 pub(super) struct RaffleDrop;
 
 impl GameType for RaffleDrop {
+    const LATENCY: Latency = Latency::Relaxed;
     const PAYEE: Payee = Payee::Pot;
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Table;
-use crate::admin::log_status::{LogStatus, Quantiles, SnapshotStatus};
+use crate::admin::log_status::{LogStatus, Quantiles, SnapshotStatus, TenantRow, TenantsStatus};
 use crate::admin::status::Status;
 use crate::config::value::{show_bytes, show_count};
 
@@ -12,7 +12,9 @@ pub(super) fn log(out: &mut String, status: &Status) {
     let Some(log) = &status.log else { return };
     head(out, log);
     stages(out, log);
+    latency(out, log);
     hot(out, log);
+    tenants(out, &log.tenants);
     events(out, status);
 }
 
@@ -31,6 +33,57 @@ fn hot(out: &mut String, log: &LogStatus) {
         ]);
     }
     let _ = write!(out, "\n{}", table.render());
+}
+
+/// How many events of each latency class were late; nothing before the first event.
+fn latency(out: &mut String, log: &LogStatus) {
+    if log.latency.iter().all(|class| class.events == 0) {
+        return;
+    }
+    let mut table = Table::new(&["latency class", "events", "late", "target"], &[0]);
+    for class in &log.latency {
+        table.row(vec![
+            class.class.clone(),
+            show_count(class.events),
+            show_count(class.late),
+            format!("{} ms", class.target_ms),
+        ]);
+    }
+    let _ = write!(out, "\n{}", table.render());
+}
+
+/// What each tenant uses of what it may; nothing on a server without hunts.
+fn tenants(out: &mut String, tenants: &TenantsStatus) {
+    if tenants.rows.is_empty() {
+        return;
+    }
+    let header = ["tenant", "hunts", "cells", "players", "events/s", "events", "over quota"];
+    let mut table = Table::new(&header, &[0]);
+    let named = |row: &TenantRow| row.tenant.map_or("nobody".into(), |tenant| tenant.to_string());
+    let mut rows: Vec<_> = tenants.rows.iter().map(|row| (named(row), row.sums)).collect();
+    if tenants.others > 0 {
+        rows.push((format!("{} others", show_count(tenants.others)), tenants.others_sums));
+    }
+    for (name, sums) in rows {
+        table.row(vec![
+            name,
+            show_count(sums.hunts),
+            used(sums.cells, sums.cells_max),
+            used(sums.players, sums.players_max),
+            used(sums.events_per_s, sums.events_per_s_max),
+            show_count(sums.events),
+            show_count(sums.over_quota),
+        ]);
+    }
+    let _ = write!(out, "\n{}", table.render());
+}
+
+/// What is used of a quota, if there is one.
+fn used(used: u64, quota: Option<u64>) -> String {
+    match quota {
+        Some(quota) => format!("{} of {}", show_count(used), show_count(quota)),
+        None => show_count(used),
+    }
 }
 
 fn head(out: &mut String, log: &LogStatus) {
@@ -145,12 +198,69 @@ fn time(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::log_status::{HotPartition, StageStatus};
+    use crate::admin::log_status::{HotPartition, LatencyStatus, StageStatus, TenantSums};
 
     #[test]
     fn times_are_shown_in_the_unit_that_fits() {
         assert_eq!([time(7), time(1_500), time(2_340_000)], ["7 ns", "1.5 us", "2.3 ms"]);
         assert_eq!(time(1_230_000_000), "1.23 s");
+    }
+
+    #[test]
+    fn late_events_stand_beside_the_target_they_missed() {
+        let class = |class: &str, target_ms, events, late| LatencyStatus {
+            class: class.into(),
+            target_ms,
+            events,
+            late,
+        };
+        let latency = vec![class("interactive", 10, 12_345, 67), class("relaxed", 50, 8, 0)];
+        let mut out = String::new();
+        super::latency(&mut out, &LogStatus { latency, ..LogStatus::default() });
+        expect_test::expect![[r#"
+
+            latency class  events  late  target
+            interactive    12,345    67   10 ms
+            relaxed             8     0   50 ms
+        "#]]
+        .assert_eq(&out);
+        out.clear();
+        super::latency(&mut out, &LogStatus::default());
+        assert_eq!(out, "");
+    }
+
+    #[test]
+    fn a_tenant_has_what_it_uses_of_what_it_may() {
+        let sums = TenantSums {
+            hunts: 3,
+            cells: 1_200,
+            cells_max: Some(5_000),
+            players: 17,
+            events: 123_456,
+            events_per_s: 4_321,
+            events_per_s_max: Some(4_500),
+            over_quota: 98_765,
+            ..TenantSums::default()
+        };
+        let tenants = TenantsStatus {
+            rows: vec![
+                TenantRow { tenant: Some(7), sums },
+                TenantRow { tenant: None, sums: TenantSums { hunts: 1, ..TenantSums::default() } },
+            ],
+            others: 5,
+            others_sums: TenantSums { hunts: 6, ..TenantSums::default() },
+            ..TenantsStatus::default()
+        };
+        let mut out = String::new();
+        super::tenants(&mut out, &tenants);
+        expect_test::expect![[r#"
+
+            tenant    hunts           cells  players        events/s   events  over quota
+            7             3  1,200 of 5,000       17  4,321 of 4,500  123,456      98,765
+            nobody        1               0        0               0        0           0
+            5 others      6               0        0               0        0           0
+        "#]]
+        .assert_eq(&out);
     }
 
     #[test]

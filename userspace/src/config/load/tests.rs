@@ -212,6 +212,22 @@ fn http_beyond_loopback_wants_a_token() {
 }
 
 #[test]
+fn names_of_http_are_for_loopback() {
+    let names = |listen: &str| {
+        let text = format!(
+            "[http]\nlisten = \"{listen}\"\ntoken_file = \"t\"\nnames = \"a.example, b\"\n"
+        );
+        load(&text).unwrap()
+    };
+    let loopback = names("127.0.0.1:4780");
+    assert!(loopback.config.http.names.has("b") && loopback.remarks.is_empty());
+    assert!(names("0.0.0.0:4780").remarks[0].contains("http.names"));
+    assert!(names("off").remarks.iter().any(|remark| remark.contains("http.names")));
+    assert!(problems("[http]\nnames = \"a.example:80\"\n").contains("host names with commas"));
+    assert!(problems("[http]\nnames = [1]\n").contains("it is not text in quotes"));
+}
+
+#[test]
 fn the_port_follows_the_address_on_sockets_only() {
     let sockets = load("[server]\nlisten = \"0.0.0.0:0\"\n").unwrap();
     assert_eq!(sockets.config.server.port, 0);

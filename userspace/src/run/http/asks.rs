@@ -12,6 +12,7 @@ use veltrix_abi::query::{Entries, HuntRow, QueryStatus, Row, Wanted};
 
 use super::refused::Refused;
 use crate::admin::status::Status;
+use crate::read::hunts::{HuntLine, LINES_MAX, Piece};
 use crate::run::server::Server;
 use crate::run::state::{NotAsked, Subject, TellAnswer, Totals};
 
@@ -51,6 +52,15 @@ pub enum Ask {
         /// Gets the answer.
         tell: TellAnswer,
     },
+    /// Hunts of a partition.
+    Hunts {
+        /// Which.
+        partition: u16,
+        /// Number of the first.
+        from: u16,
+        /// Gets a [`Piece`].
+        tell: TellAnswer,
+    },
 }
 
 /// Answers asks for ever; the server's thread runs it.
@@ -78,6 +88,10 @@ pub async fn answer(asks: Option<mpsc::Receiver<Ask>>, server: Rc<Server>) {
                 Some(live) => live.read(subject, min_epoch, &wanted, tell),
                 None => drop(tell.send(Err(NotAsked::NoLog))),
             },
+            Ask::Hunts { partition, from, tell } => match server.live() {
+                Some(live) => live.read_hunts(partition, from, LINES_MAX as u16, tell),
+                None => drop(tell.send(Err(NotAsked::NoLog))),
+            },
         }
     }
     // Handlers are gone only when the runtime ends.
@@ -96,6 +110,18 @@ pub struct Found<R> {
     pub next: Option<u64>,
     /// What was wanted.
     pub rows: Vec<R>,
+}
+
+/// Hunts of a partition.
+pub struct FoundHunts {
+    /// Epoch they show.
+    pub epoch: u64,
+    /// How old that may be, nanoseconds.
+    pub age_ns: u64,
+    /// Number to go on from, when there are more.
+    pub next: Option<u16>,
+    /// The hunts, in order of their numbers.
+    pub lines: Vec<HuntLine>,
 }
 
 /// The handlers' end.
@@ -166,12 +192,35 @@ impl Asks {
     ) -> Result<Box<[u8]>, Refused> {
         let wanted = wanted.to_vec();
         let answer = self.ask(|tell| Ask::Read { subject, min_epoch, wanted, tell }).await?;
-        answer.map_err(|why| match why {
-            NotAsked::NoLog => Refused::no_log(),
-            NotAsked::AllUnderWay => {
-                Refused::later("as many reads as may be are under way on this server")
-            }
-        })
+        answer.map_err(not_asked)
+    }
+
+    /// Hunts of a partition from a number on.
+    ///
+    /// # Errors
+    ///
+    /// No lane answers.
+    pub async fn hunts(
+        &self,
+        partition: u16,
+        from: u16,
+        min_epoch: u64,
+    ) -> Result<FoundHunts, Refused> {
+        let mut patience = Patience::new();
+        loop {
+            let answer = self.ask(|tell| Ask::Hunts { partition, from, tell }).await?;
+            let body = answer.map_err(not_asked)?;
+            let piece = Piece::read(&body).ok_or_else(unreadable)?;
+            let why = match (piece.is_here, piece.epoch) {
+                (false, _) => format!("partition {partition} is changing its lane"),
+                (true, epoch) if epoch < min_epoch => behind(min_epoch, epoch),
+                (true, epoch) => {
+                    let lines = piece.lines().collect();
+                    return Ok(FoundHunts { epoch, age_ns: piece.age_ns, next: piece.next, lines });
+                }
+            };
+            patience.wait(why).await?;
+        }
     }
 
     /// Epoch and age of what the owner of a partition shows.
@@ -196,24 +245,54 @@ impl Asks {
         min_epoch: u64,
         wanted: Wanted,
     ) -> Result<Found<R>, Refused> {
-        let asked = Instant::now();
-        let mut pause = SETTLE_PAUSE;
+        let mut patience = Patience::new();
         loop {
             // The hunt as well: an unknown one is told from an unknown player.
             let both = [Wanted::Hunt, wanted];
             let body = self.read(Subject::Hunt(hunt), min_epoch, &both).await?;
             match decode(&body, hunt, min_epoch)? {
                 Decoded::Found(found) => return Ok(found),
-                Decoded::NotYet(why) if asked.elapsed() >= SETTLE_MAX => {
-                    return Err(Refused::later(why));
-                }
-                Decoded::NotYet(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(SETTLE_PAUSE_MAX);
-                }
+                Decoded::NotYet(why) => patience.wait(why).await?,
             }
         }
     }
+}
+
+/// How long an answer that does not show what is wanted yet is asked for again.
+struct Patience {
+    asked: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { asked: Instant::now(), pause: SETTLE_PAUSE }
+    }
+
+    /// # Errors
+    ///
+    /// It is over; `why` is what was waited for.
+    async fn wait(&mut self, why: String) -> Result<(), Refused> {
+        if self.asked.elapsed() >= SETTLE_MAX {
+            return Err(Refused::later(why));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(SETTLE_PAUSE_MAX);
+        Ok(())
+    }
+}
+
+fn not_asked(why: NotAsked) -> Refused {
+    match why {
+        NotAsked::NoLog => Refused::no_log(),
+        NotAsked::AllUnderWay => {
+            Refused::later("as many reads as may be are under way on this server")
+        }
+    }
+}
+
+fn behind(min_epoch: u64, epoch: u64) -> String {
+    format!("min_epoch is {min_epoch}, the server has applied up to {epoch}")
 }
 
 enum Decoded<R> {
@@ -241,8 +320,7 @@ fn decode<R: Row>(body: &[u8], hunt: u64, min_epoch: u64) -> Result<Decoded<R>, 
             return Ok(Decoded::NotYet("the hunt's partition is changing its lane".into()));
         }
         QueryStatus::Behind => {
-            let why = format!("min_epoch is {min_epoch}, the server has applied up to {epoch}");
-            return Ok(Decoded::NotYet(why));
+            return Ok(Decoded::NotYet(behind(min_epoch, epoch)));
         }
         QueryStatus::NotFound => {
             return Err(Refused::new(

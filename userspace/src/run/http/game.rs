@@ -11,9 +11,9 @@ use veltrix_abi::query::{
 
 use super::App;
 use super::asks::Found;
+use super::hunts::{game_name, latency_name, phase_name};
 use super::params::{Params, shown};
 use super::refused::Refused;
-use crate::apply::games;
 use crate::index::position_of;
 
 /// Rows of a page unless the caller says otherwise.
@@ -40,16 +40,8 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
     params.only(&["min_epoch"])?;
     let (hunt, found) = read::<HuntRow>(&app, &params, Wanted::Hunt).await?;
     let Some(row) = found.rows.first() else { return Err(none(hunt, "hunt", hunt)) };
-    let game = match row.game {
-        0 => None,
-        code => Some(games::known(code).map_or("unknown", |row| row.name)),
-    };
-    let phase = match row.phase() {
-        Some(HuntPhase::Playing) => "playing",
-        Some(HuntPhase::Over) => "over",
-        Some(HuntPhase::Closed) => "closed",
-        None => "unknown",
-    };
+    let game = game_name(row.game);
+    let phase = row.phase().map_or("unknown", phase_name);
     let teams: Vec<Value> = (1..)
         .zip(row.banks.iter().zip(row.tiles))
         .filter(|(_, (bank, tiles))| **bank > 0 || *tiles > 0)
@@ -62,6 +54,7 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
         "ranked": row.ranked,
         "score_epoch": row.score_epoch,
         "game": game,
+        "latency": latency_name(row.game),
         "phase": phase,
         "opened_s": row.opened_s,
         "ends_s": row.ends_s,

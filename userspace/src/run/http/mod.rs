@@ -10,11 +10,13 @@
 //! ```
 //!
 //! * [`listener`]: bounds connections in number and idle time.
-//! * [`asks`]: the bridge to the state; [`game`] asks it for hunts, players, cells.
+//! * [`asks`]: the bridge to the state; [`game`] asks it for a hunt, players, cells,
+//!   [`hunts`] for all hunts.
 //! * [`events`]: takes events in as any client sends them: same log, same outcomes.
 //! * [`ops`]: liveness, readiness, status, metrics, consistency; [`stream`]: what is
 //!   applied, as it happens.
 //! * [`page`]: the page for people, and what it is made of.
+//! * `host`: by which names a server on loopback may be asked.
 //! * [`params`], [`refused`]: what is accepted, and how a refusal is said.
 //!
 //! `docs/HTTP.md` is the page for callers. Everything is served by the thread that
@@ -24,6 +26,8 @@
 pub mod asks;
 pub mod events;
 pub mod game;
+mod host;
+pub mod hunts;
 pub mod listener;
 pub mod ops;
 pub mod page;
@@ -44,7 +48,7 @@ use axum::routing::{get, post};
 use tokio::sync::mpsc;
 
 use crate::cli::{CliError, ExitStatus};
-use crate::config::Http as Settings;
+use crate::config::{Http as Settings, Names};
 use asks::{Ask, Asks};
 use events::Writes;
 use refused::Refused;
@@ -69,6 +73,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/status", "as `veltrix status --json`"),
     ("GET", "/metrics", "Prometheus text"),
     ("GET", "/consistency", "epochs of the log and of each lane, and the age of what they show"),
+    ("GET", "/v1/hunts", "hunts of all partitions: ?tenant, ?limit&from"),
     ("GET", "/v1/hunts/{hunt}", "what a hunt holds"),
     ("GET", "/v1/hunts/{hunt}/leaderboard", "players by score: ?from&limit, or ?around&n"),
     ("GET", "/v1/hunts/{hunt}/players/{player}", "what a player owns"),
@@ -99,6 +104,8 @@ struct Guard {
     token: Option<String>,
     /// Whether reads need the token too: others than this host's can ask.
     guards_reads: bool,
+    /// Names that it may be asked by, where reads need no token.
+    names: Names,
 }
 
 /// A bound listener, and what it needs to serve.
@@ -106,6 +113,7 @@ pub struct Http {
     listener: TcpListener,
     address: SocketAddr,
     token: Option<String>,
+    names: Names,
 }
 
 /// The other end of a running HTTP server.
@@ -149,7 +157,7 @@ impl Http {
         let listener = TcpListener::bind(listen).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Some(Self { listener, address, token }))
+        Ok(Some(Self { listener, address, token, names: settings.names.clone() }))
     }
 
     /// Address served.
@@ -176,6 +184,7 @@ impl Http {
             guard: Arc::new(Guard {
                 guards_reads: !self.address.ip().is_loopback(),
                 token: self.token,
+                names: self.names,
             }),
             samples: samples.clone(),
         };
@@ -216,6 +225,7 @@ fn router(app: App) -> Router {
         .route("/metrics", get(ops::metrics))
         .route("/consistency", get(ops::consistency))
         .route("/v1/stream", get(stream::stream))
+        .route("/v1/hunts", get(hunts::list))
         .route("/v1/hunts/{hunt}", get(game::hunt))
         .route("/v1/hunts/{hunt}/leaderboard", get(game::leaderboard))
         .route("/v1/hunts/{hunt}/players/{player}", get(game::player))
@@ -228,7 +238,7 @@ fn router(app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(app.clone(), guard_reads))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
 
@@ -244,21 +254,26 @@ async fn no_method(request: Request) -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, error, format!("use {wanted}"))
 }
 
-/// Where others than this host's may ask, all but the two probes and the page, which
-/// holds nothing of the game and asks its user for the token, need it.
-async fn guard_reads(State(app): State<App>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_open = matches!(path, "/livez" | "/readyz" | "/") || path.starts_with("/page/");
-    if app.guard.guards_reads
-        && !is_open
-        && let Err(refused) = app.guard.check(request.headers())
-    {
-        return refused.into_response();
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.guard.admits(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
     }
-    next.run(request).await
 }
 
 impl Guard {
+    /// Whether a request may be served at all. On loopback it must ask by a name of ours.
+    /// Where others than this host's may ask, all but the two probes and the page, which
+    /// holds nothing of the game and asks its user for the token, need it.
+    fn admits(&self, request: &Request) -> Result<(), Refused> {
+        if !self.guards_reads {
+            return host::check(request.headers(), request.uri(), &self.names);
+        }
+        let path = request.uri().path();
+        let is_open = matches!(path, "/livez" | "/readyz" | "/") || path.starts_with("/page/");
+        if is_open { Ok(()) } else { self.check(request.headers()) }
+    }
+
     /// Whether a request carries the token.
     fn check(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let Some(token) = &self.token else {

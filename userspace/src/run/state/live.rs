@@ -27,9 +27,11 @@ use super::reads::Reads;
 use super::room::Room;
 use super::router::{Owners, Routed, Router};
 use super::samples::Taps;
+use super::tenants::Tenants;
 use super::times::Times;
 use crate::admin::log_status::RecoveryStatus;
 use crate::apply::OUTCOME_SLOTS;
+use crate::apply::games::ClassCounts;
 use crate::base::clock::monotonic_ns;
 use crate::base::cpu;
 use crate::base::waker::Waker;
@@ -92,8 +94,12 @@ pub struct Live {
     refusal_said: Cell<bool>,
     /// By lane: events judged, by outcome code.
     pub(super) judged: RefCell<Vec<[u64; OUTCOME_SLOTS]>>,
+    /// By lane: events by latency class.
+    pub(super) classes: RefCell<Vec<ClassCounts>>,
     /// Where the load is.
     pub(super) load: RefCell<Load>,
+    /// Whose hunts they are.
+    pub(super) tenants: RefCell<Tenants>,
     /// Last index that the log need not keep; 0 for none.
     purge_upto: Cell<u64>,
     pub(super) recovery: RefCell<RecoveryStatus>,
@@ -220,7 +226,9 @@ impl Live {
             is_replayed: Cell::new(false),
             refusal_said: Cell::new(false),
             judged: RefCell::new(vec![[0; OUTCOME_SLOTS]; lane_count]),
+            classes: RefCell::new(vec![ClassCounts::default(); lane_count]),
             load: RefCell::new(Load::new(lane_count, superblock.partitions)),
+            tenants: RefCell::default(),
             purge_upto: Cell::new(0),
             recovery: RefCell::new(parts.recovery),
             memory_bytes: parts.memory_bytes,
@@ -387,9 +395,12 @@ impl Live {
                             .extend(self.digests.borrow_mut().computed(epoch, partition, digest));
                     }
                     LaneReport::Adopted { partition } => self.moved(partition),
-                    LaneReport::Measured { mut times, judged } => {
+                    LaneReport::Measured { mut times, judged, classes } => {
                         if let Some(place) = self.judged.borrow_mut().get_mut(lane) {
                             *place = judged;
+                        }
+                        if let Some(place) = self.classes.borrow_mut().get_mut(lane) {
+                            *place = classes;
                         }
                         if let Some(link) = self.lanes.get(lane) {
                             let owned =

@@ -20,6 +20,7 @@ mod report;
 mod room;
 mod router;
 mod samples;
+mod tenants;
 mod times;
 
 use std::collections::BTreeMap;

@@ -17,7 +17,7 @@ use veltrix_abi::query::{QUERY_BYTES, QUERY_HEAD_BYTES, Queries, Query, Wanted};
 
 use super::live::Live;
 use crate::lane::link::LaneLink;
-use crate::lane::reads::{Asker, BODY_BYTES, JOBS};
+use crate::lane::reads::{Asker, BODY_BYTES, JOBS, ReadJob};
 use crate::replicate::{ReplicatedLog as _, Role};
 
 /// What a read is about.
@@ -72,12 +72,18 @@ impl Reads {
         }
         // Answers that do not fit say so, as they do in a datagram.
         let body_bytes = answer_bytes.max(QUERY_HEAD_BYTES + queries.len()).min(BODY_BYTES);
+        let queries = Queries::of_checked(min_epoch, &queries, body_bytes);
+        self.send(lanes, tell, |job| job.ask(partition, domain, &queries));
+    }
+
+    /// Sends an idle job, as `fill` makes it.
+    fn send(&mut self, lanes: &[Arc<LaneLink>], tell: TellAnswer, fill: impl FnOnce(&mut ReadJob)) {
         let Some(mut job) = self.asker.take() else {
             // Whoever went away needs no answer.
             let _ = tell.send(Err(NotAsked::AllUnderWay));
             return;
         };
-        job.ask(partition, domain, &Queries::of_checked(min_epoch, &queries, body_bytes));
+        fill(&mut job);
         let place = usize::from(job.place);
         match self.asker.send(job, lanes) {
             Ok(()) => {
@@ -135,6 +141,13 @@ impl Live {
             Subject::Partition(partition) => (partition, 0),
         };
         self.reads.borrow_mut().ask(place, min_epoch, wanted, &self.lanes, tell);
+    }
+
+    /// Asks for the hunts of a partition from number `from` on, at most `limit`;
+    /// `tell` gets a [`crate::read::hunts::Piece`].
+    pub fn read_hunts(&self, partition: u16, from: u16, limit: u16, tell: TellAnswer) {
+        let fill = |job: &mut ReadJob| job.ask_hunts(partition, from, limit);
+        self.reads.borrow_mut().send(&self.lanes, tell, fill);
     }
 
     /// For those who ask often.

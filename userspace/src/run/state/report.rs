@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use veltrix_abi::Outcome;
 
 use super::live::Live;
-use crate::admin::log_status::{DigestStatus, LaneOwner, LogStatus, SnapshotStatus, WalStatus};
+use crate::admin::log_status::{
+    DigestStatus, LaneOwner, LatencyStatus, LogStatus, SnapshotStatus, WalStatus,
+};
 use crate::apply::DUPLICATES;
-use crate::base::clock::unix_ns;
+use crate::apply::games::{ClassCounts, Latency};
+use crate::base::clock::{monotonic_ns, unix_ns};
 use crate::replicate::{ReplicatedLog as _, Role};
 
 impl Live {
@@ -57,6 +60,8 @@ impl Live {
             stages: self.times.borrow().stages(),
             owners: owners.collect(),
             hot_partitions: self.load.borrow().hottest(),
+            latency: self.latency_status(),
+            tenants: self.tenants.borrow().status(monotonic_ns()),
             digest,
             judged: self.judged_by_outcome(),
             memory_bytes: self.memory_bytes.clone(),
@@ -71,6 +76,18 @@ impl Live {
             .map(|(code, label)| (label.to_owned(), sum(code)))
             .filter(|(_, count)| *count > 0)
             .collect()
+    }
+
+    fn latency_status(&self) -> Vec<LatencyStatus> {
+        let mut sum = ClassCounts::default();
+        self.classes.borrow().iter().for_each(|lane| sum.add(lane));
+        let row = |class: Latency| LatencyStatus {
+            class: class.name().to_owned(),
+            target_ms: class.target().as_millis() as u64,
+            events: sum.events[class as usize],
+            late: sum.late[class as usize],
+        };
+        Latency::ALL.map(row).into()
     }
 
     fn wal_status(&self) -> WalStatus {
