@@ -255,6 +255,11 @@ impl<P: Port> Port for Mute<P> {
     }
 
     #[inline(always)]
+    fn send_now(&mut self) {
+        self.0.send_now();
+    }
+
+    #[inline(always)]
     fn flush(&mut self) {
         self.0.flush();
     }

@@ -344,7 +344,7 @@ impl Swarm {
             let request = state.requests;
             state.requests += 1;
             if request % READ_OF == READ_OF / 2 {
-                let sequence = self.reads.sent(intended_ns(index));
+                let sequence = self.reads.sent(intended_ns(index), now_ns);
                 self.place_query(game, at, sequence)?;
             } else {
                 let play = game.play(self.book.next_sequence());

@@ -34,12 +34,15 @@ pub struct ReadTally {
     pub lost: u64,
     /// Nanoseconds from the intended send time to the answer.
     pub read_ns: Histogram<u64>,
+    /// Of it, until the swarm came to send it: its own share.
+    pub late_ns: Histogram<u64>,
 }
 
 impl Default for ReadTally {
     fn default() -> Self {
         let read_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("sound bounds");
-        Self { sent: 0, answered: 0, other: 0, turned_away: 0, lost: 0, read_ns }
+        let late_ns = read_ns.clone();
+        Self { sent: 0, answered: 0, other: 0, turned_away: 0, lost: 0, read_ns, late_ns }
     }
 }
 
@@ -55,6 +58,7 @@ impl ReadTally {
         self.other += other.other;
         self.turned_away += other.turned_away;
         self.lost += other.lost;
+        self.late_ns.add(&other.late_ns)?;
         self.read_ns.add(&other.read_ns)
     }
 }
@@ -80,8 +84,8 @@ impl Default for Reads {
 }
 
 impl Reads {
-    /// Takes the next sequence; it was meant to go at `intended_ns`.
-    pub fn sent(&mut self, intended_ns: u64) -> u64 {
+    /// Takes the next sequence; it was meant to go at `intended_ns`, and goes now.
+    pub fn sent(&mut self, intended_ns: u64, now_ns: u64) -> u64 {
         let sequence = self.next;
         self.next += 1;
         let place = &mut self.places[sequence as usize % FLIGHTS];
@@ -92,6 +96,7 @@ impl Reads {
         }
         *place = (sequence, intended_ns);
         self.tally.sent += 1;
+        self.tally.late_ns.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
         sequence
     }
 
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn every_query_ends_once() {
         let mut reads = Reads::default();
-        let all: Vec<u64> = (0..4).map(|n| reads.sent(n)).collect();
+        let all: Vec<u64> = (0..4).map(|n| reads.sent(n, n + 7)).collect();
         assert!(all.iter().all(|sequence| is_read(*sequence)) && !is_read(7));
         reads.turned_away(all[1]);
         reads.turned_away(all[1]);
@@ -178,5 +183,6 @@ mod tests {
         let tally = reads.take_tally();
         assert_eq!((tally.sent, tally.answered, tally.turned_away, tally.lost), (4, 1, 1, 2));
         assert_eq!((tally.read_ns.len(), tally.read_ns.max(), reads.waiting()), (1, 100, 0));
+        assert_eq!((tally.late_ns.len(), tally.late_ns.max()), (4, 7));
     }
 }

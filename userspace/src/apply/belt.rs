@@ -15,12 +15,12 @@
 //! each. Taken by themselves, every partition would wait for its first lines
 //! and drain at its end; on one belt, it is the batch that does.
 
-use veltrix_abi::wire::Event;
+use veltrix_abi::wire::{Event, Events};
 
 use super::partition::Partition;
 use super::rules::Action;
 use crate::base::table::prefetch_whole;
-use crate::batch::{BatchView, OutcomeSlots, Range};
+use crate::batch::{BatchView, OutcomeSlots, Range, Run};
 use crate::dedupe::{self, Fingerprint};
 use crate::index::{HuntId, SlotHint};
 
@@ -108,7 +108,83 @@ pub fn apply_batch(
     view: &BatchView<'_>,
     slots: Option<&OutcomeSlots>,
 ) {
-    run(partitions, &Entry { epoch, log_time_ns, slots }, view, view.ranges());
+    let entry = Entry { epoch, log_time_ns, slots };
+    let mut place = Place::default();
+    run(partitions, &entry, view, view.ranges(), &mut place, || false);
+}
+
+/// [`apply_batch`] in slices: goes on from `place` until the batch is through, or
+/// until `is_over` says so, which is asked every [`LOOK`] events. True when it is
+/// through. In between, the partition that `place` names is half applied and must
+/// not be looked at; of all others each is as after this entry or as before it.
+pub fn apply_slice(
+    partitions: &mut (impl Owned + ?Sized),
+    (epoch, log_time_ns): (u64, u64),
+    view: &BatchView<'_>,
+    slots: Option<&OutcomeSlots>,
+    place: &mut Place,
+    is_over: impl FnMut() -> bool,
+) -> bool {
+    let entry = Entry { epoch, log_time_ns, slots };
+    run(partitions, &entry, view, view.ranges(), place, is_over)
+}
+
+/// Events between two looks at whether a slice is over: 25 us where an event takes
+/// 0.8 us, and a clock that is read for one nanosecond an event.
+pub const LOOK: u32 = 32;
+
+/// How far a batch has been applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// Ranges that are through.
+    ranges: u32,
+    /// Runs of the next range that are.
+    runs: u32,
+    /// Events of the next run that are, and their bytes.
+    events: u16,
+    bytes: u32,
+    /// Partition of the next range, if events of it have been applied.
+    half: Option<u16>,
+}
+
+impl Place {
+    /// The partition that is half applied, if there is one.
+    #[must_use]
+    #[inline]
+    pub fn half_applied(&self) -> Option<u16> {
+        self.half
+    }
+
+    /// What is left of its range.
+    fn rest_of_range(&self, range: Range) -> Range {
+        let (first, runs) = (range.first.saturating_add(self.runs), range.runs);
+        Range { first, runs: runs.saturating_sub(self.runs), ..range }
+    }
+
+    /// What is left of its run.
+    #[inline(always)]
+    fn rest_of_run<'a>(&self, run: Run<'a>) -> Run<'a> {
+        let body = run.events.as_bytes().get(self.bytes as usize..).unwrap_or_default();
+        let left = (run.events.len() as u16).saturating_sub(self.events);
+        let first_event = run.first_event.wrapping_add(self.events.into());
+        Run { first_event, events: Events::of_checked(body, left), ..run }
+    }
+
+    /// Goes on to the run after the one at hand, which is of range `n`; gives the
+    /// place that was.
+    #[inline(always)]
+    fn pass_run(&mut self, n: u32) -> Self {
+        let here = if self.ranges == n { *self } else { Self { ranges: n, ..Self::default() } };
+        *self = Self { ranges: n, runs: here.runs + 1, ..Self::default() };
+        here
+    }
+
+    /// The place in `run`, the whole one at hand, before what is `left` of it.
+    fn in_run(self, run: &Run<'_>, left: &Events<'_>, partition: u16) -> Self {
+        let events = run.events.len() - left.len();
+        let bytes = run.events.as_bytes().len() - left.as_bytes().len();
+        Self { events: events as u16, bytes: bytes as u32, half: Some(partition), ..self }
+    }
 }
 
 /// One event on the belt.
@@ -161,24 +237,28 @@ impl Pending<'_> {
     }
 }
 
-/// Takes the events of `ranges` through all steps.
+/// Takes the events of `ranges` from `place` on through all steps, until they are
+/// through or `is_over`; true when they are.
 pub(super) fn run<'a, P: Owned + ?Sized>(
     partitions: &mut P,
     entry: &Entry<'_>,
     view: &BatchView<'a>,
-    ranges: impl Iterator<Item = Range> + Clone,
-) {
-    let view = *view;
+    mut ranges: impl Iterator<Item = Range> + Clone,
+    place: &mut Place,
+    mut is_over: impl FnMut() -> bool,
+) -> bool {
+    let (view, from) = (*view, *place);
+    ranges.by_ref().take(from.ranges as usize).for_each(drop);
     let settled = ranges.clone();
     let mut next_range = ranges.clone().skip(1);
-    let runs = ranges.flat_map(move |range| {
-        let number = range.partition;
-        view.runs(&range).map(move |run| (number, run))
+    let runs = (from.ranges..).zip(ranges).flat_map(move |(n, range)| {
+        let range = if n == from.ranges { from.rest_of_range(range) } else { range };
+        view.runs(&range).map(move |run| (n, range.partition, run))
     });
     let (mut far, mut near) = (runs.clone(), runs.clone());
     let mut far_partition = None;
     let mut look_far = |partitions: &P| {
-        let Some((number, run)) = far.next() else { return };
+        let Some((_, number, run)) = far.next() else { return };
         if far_partition != Some(number) {
             far_partition = Some(number);
             if let Some(next) = next_range.next().and_then(|r| partitions.get(r.partition)) {
@@ -190,7 +270,7 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
         }
     };
     let mut look_near = |partitions: &P| {
-        if let Some((number, run)) = near.next()
+        if let Some((_, number, run)) = near.next()
             && let Some(partition) = partitions.get(number)
         {
             partition.index.prefetch_hunt(run.domain);
@@ -200,11 +280,14 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
     (0..RUNS_AHEAD).for_each(|_| look_near(partitions));
 
     let mut belt = Belt::new();
-    let mut begun = None;
-    let mut is_new = false;
-    for (number, run) in runs {
+    let mut begun = from.half;
+    let mut is_new = begun.is_some();
+    let (mut next, mut until_look) = (from, LOOK);
+    let mut stopped = None;
+    'all: for (n, number, run) in runs {
         look_far(partitions);
         look_near(partitions);
+        let here = next.pass_run(n);
         if begun != Some(number) {
             begun = Some(number);
             is_new = partitions.get_mut(number).is_some_and(|p| p.begin(entry));
@@ -214,24 +297,35 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
         }
         let Some(partition) = partitions.get(number) else { continue };
         let hunt = partition.index.hunt(run.domain);
-        let mut slot = run.first_event;
-        for event in run.events {
+        let mut left = here.rest_of_run(run);
+        while let Some(event) = left.events.next() {
             let Some(partition) = partitions.get(number) else { break };
             let place = belt.announced % BELT;
-            belt.places[place] = announce(partition, &event, run.domain, hunt, slot);
-            slot = slot.wrapping_add(1);
+            belt.places[place] = announce(partition, &event, left.domain, hunt, left.first_event);
+            left.first_event = left.first_event.wrapping_add(1);
             belt.announced += 1;
             if belt.announced >= belt.located + AHEAD + GROUP {
                 belt.move_on(partitions, entry);
             }
+            until_look -= 1;
+            if until_look == 0 {
+                until_look = LOOK;
+                if is_over() {
+                    stopped = Some(here.in_run(&run, &left.events, number));
+                    break 'all;
+                }
+            }
         }
     }
     belt.drain(partitions, entry);
-    for range in settled {
+    let through = stopped.map_or(u32::MAX, |stopped| stopped.ranges - from.ranges);
+    for range in settled.take(through as usize) {
         if let Some(partition) = partitions.get_mut(range.partition) {
             partition.index.settle_ranks();
         }
     }
+    *place = stopped.unwrap_or_default();
+    stopped.is_none()
 }
 
 /// Events that have taken step 1, step 2, step 3, and the places of those that

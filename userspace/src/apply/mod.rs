@@ -110,7 +110,7 @@ pub mod games;
 mod partition;
 pub mod rules;
 
-pub use belt::{Owned, apply_batch};
+pub use belt::{LOOK, Owned, Place, apply_batch, apply_slice};
 pub use capture::PartitionImage;
 pub use digest::Digest;
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};

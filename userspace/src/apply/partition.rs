@@ -8,7 +8,7 @@ use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{Hotspot, HotspotKind};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 
-use super::belt::{self, Entry, One, Pending};
+use super::belt::{self, Entry, One, Pending, Place};
 use super::capture::Captured;
 use super::digest::Digest;
 use super::games::{self, CLASSES, GameRow, Payee};
@@ -212,7 +212,8 @@ impl Partition {
     ) {
         debug_assert_eq!(range.partition, self.number, "a range of another partition");
         let entry = Entry { epoch, log_time_ns, slots };
-        belt::run(&mut One(self), &entry, view, std::iter::once(*range));
+        let (mut one, range) = (One(self), std::iter::once(*range));
+        belt::run(&mut one, &entry, view, range, &mut Place::default(), || false);
     }
 
     /// The entry's epoch and log time are the partition's from here on; false

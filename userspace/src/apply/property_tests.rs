@@ -8,7 +8,7 @@ use veltrix_abi::kinds::{self, EventKind, HuntSetup};
 use super::tests::{
     Answer, CHEST, ITEM, LIMITS, PARTITIONS, START_MS, TICKET, Wish, World, secret,
 };
-use super::{Partition, PartitionImage, apply_batch};
+use super::{Digest, Partition, PartitionImage, Place, apply_batch, apply_slice};
 use crate::batch::{BatchView, OutcomeSlots};
 
 /// Few players, cells and tags, so that events meet.
@@ -136,6 +136,66 @@ proptest! {
             if let Some(partition) = partition {
                 prop_assert_eq!(alone.digest(), partition.digest());
                 prop_assert_eq!(alone.epoch(), partition.epoch());
+            }
+        }
+    }
+
+    /// Applied in slices, an entry ends as when it is applied at once, and on the way
+    /// every partition but the one that is told is as before it or as after it.
+    #[test]
+    fn in_slices_or_at_once_partitions_end_alike(
+        history in history(),
+        cuts in proptest::collection::vec(1usize..25, 1..6),
+        looks in proptest::collection::vec(0usize..3, 1..8),
+    ) {
+        let mut w = World::new(LIMITS);
+        let mut sliced: Vec<Partition> = (0..PARTITIONS)
+            .map(|number| Partition::new(number, &LIMITS, secret()).unwrap())
+            .collect();
+        let mut looks = looks.iter().cycle();
+        for wishes in &history {
+            w.epoch += 1;
+            w.log_time_ms += 100;
+            let entry = (w.epoch, w.log_time_ms * 1_000_000);
+            w.seal(wishes, &cuts);
+            let batch = w.pool.get(0);
+            let view = BatchView::check(batch.bytes(), PARTITIONS).unwrap();
+            let slots = Some(batch.slots());
+            let state = |p: &Partition| (p.epoch(), p.digest());
+            let before: Vec<(u64, Digest)> = w.partitions.iter().map(state).collect();
+            apply_batch(&mut w.partitions[..], entry.0, entry.1, &view, slots);
+            let at_once: Vec<u8> =
+                (0..batch.events()).map(|slot| batch.slots().outcome(slot)).collect();
+            (0..batch.events()).for_each(|slot| batch.slots().set(slot, 0));
+            let mut place = Place::default();
+            loop {
+                let mut left = *looks.next().unwrap();
+                let is_over = || {
+                    let is_over = left == 0;
+                    left = left.saturating_sub(1);
+                    is_over
+                };
+                let is_through =
+                    apply_slice(&mut sliced[..], entry, &view, slots, &mut place, is_over);
+                for (number, partition) in sliced.iter().enumerate() {
+                    let is_half = place.half_applied() == Some(number as u16);
+                    let is_whole = [&before[number], &state(&w.partitions[number])]
+                        .contains(&&state(partition));
+                    prop_assert!(is_half || is_whole, "{} at {:?}", number, place);
+                }
+                if is_through {
+                    break;
+                }
+            }
+            prop_assert_eq!(place.half_applied(), None);
+            let in_slices: Vec<u8> =
+                (0..batch.events()).map(|slot| batch.slots().outcome(slot)).collect();
+            prop_assert_eq!(at_once, in_slices);
+            for (at_once, partition) in w.partitions.iter().zip(&sliced) {
+                prop_assert_eq!(state(at_once), state(partition));
+                // All moves are made: a rank can be read.
+                let hunt = partition.index().hunt(wishes[0].domain);
+                hunt.map(|hunt| partition.index().ranked_len(hunt));
             }
         }
     }

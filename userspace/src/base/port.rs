@@ -60,6 +60,10 @@ pub trait Port {
     /// Gives a packet's buffer back.
     fn recycle(&mut self, packet: Self::Packet);
 
+    /// Hands everything sent so far to the kernel: what is done before
+    /// [`Self::flush`] takes a while.
+    fn send_now(&mut self);
+
     /// Hands everything sent so far to the kernel and takes back what it is
     /// done with. Called once a turn.
     fn flush(&mut self);

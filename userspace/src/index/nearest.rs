@@ -5,8 +5,12 @@
 //! cell outside, it skips the largest square of ids around that cell which lies
 //! outside altogether. So most cells visited are near, unless the walk comes to a
 //! crowd before it comes to what is nearer: how many it may visit is bounded.
-//! Where a circle holds too few, a larger one is tried; the first is as large as
-//! the density next to the position suggests.
+//!
+//! The circle to begin with is the one around the nearest of the leaf that the
+//! position belongs to: cells next to each other in order of ids are near each
+//! other, and their records come together. It holds as many as are wanted. Where the
+//! leaf does not, the density next to the position suggests a circle, and a larger
+//! one is tried if it holds too few.
 
 use super::Index;
 use super::morton::{COORDINATE_MAX, morton_of, position_of};
@@ -61,15 +65,37 @@ impl Index {
         if kept.is_empty() {
             return Some(0);
         }
+        if let Some(within) = self.last_in_leaf(hunt, to, kept) {
+            return self.nearest_within(hunt, to, within, kept, steps);
+        }
         let mut radius = self.first_radius(hunt, to, kept.len());
         loop {
-            let len = self.nearest_within(hunt, to, radius, kept, steps)?;
+            let within = u64::from(radius).pow(2);
+            let len = self.nearest_within(hunt, to, within, kept, steps)?;
             // Positions are at the most the diagonal apart.
             if len == kept.len() || radius >= 2 * COORDINATE_MAX {
                 return Some(len);
             }
             radius = radius.saturating_mul(2);
         }
+    }
+
+    /// Square of the distance to the last of as many cells as are wanted, out of the
+    /// leaf that `to` belongs to, if there are so many in it.
+    fn last_in_leaf<'a>(
+        &'a self,
+        hunt: HuntId,
+        to: u64,
+        kept: &mut [Option<(u64, &'a Cell)>],
+    ) -> Option<u64> {
+        let center = position_of(to);
+        let cursor = self.order.seek(self.view(), OrderKey { hunt: hunt.0, id: to });
+        kept.fill(None);
+        let mut nearest = Nearest { kept, len: 0 };
+        for cell in cursor.leaf_cells().filter(|cell| cell.key().hunt == hunt.0) {
+            nearest.offer(distance(center, position_of(cell.id()), 1), cell);
+        }
+        nearest.last()
     }
 
     /// Radius of the circle that may hold `wanted` cells.
@@ -88,25 +114,27 @@ impl Index {
         u32::try_from(radius).map_or(COORDINATE_MAX, |radius| radius.min(COORDINATE_MAX))
     }
 
-    /// Fills `kept` from the circle of `radius`; how many it holds, at most as
-    /// many as wanted.
+    /// Fills `kept` from the circle whose radius has the square `within`; how many it
+    /// holds, at most as many as wanted.
     fn nearest_within<'a>(
         &'a self,
         hunt: HuntId,
         to: u64,
-        radius: u32,
+        within: u64,
         kept: &mut [Option<(u64, &'a Cell)>],
         steps: &mut usize,
     ) -> Option<usize> {
         let center = position_of(to);
         let (x, y) = center;
+        let radius = within.isqrt() + u64::from(within.isqrt().pow(2) < within);
+        let radius = u32::try_from(radius).unwrap_or(u32::MAX);
         let low = morton_of(x.saturating_sub(radius), y.saturating_sub(radius));
         let top = |coordinate: u32| coordinate.saturating_add(radius).min(COORDINATE_MAX);
         let high = OrderKey { hunt: hunt.0, id: morton_of(top(x), top(y)) };
         kept.fill(None);
         let mut nearest = Nearest { kept, len: 0 };
         // Squares of distances from here on are outside.
-        let mut outside = u64::from(radius).pow(2) + 1;
+        let mut outside = within + 1;
         let mut cursor = self.order.seek(self.view(), OrderKey { hunt: hunt.0, id: low });
         while let Some(cell) = cursor.next().filter(|cell| cell.key() <= high) {
             *steps = steps.checked_sub(1)?;

@@ -9,6 +9,11 @@
 //!
 //! A command that has to wait (a partition that has not arrived yet) holds back
 //! all after it: order is what is promised. Capturing holds back nothing.
+//!
+//! An entry is applied in slices, so that the lane looks at its ring in between. Of
+//! its partitions one may then be half applied: nobody reads it or begins to capture
+//! it until it is through. Every other one is as after the entry, and its own epoch
+//! says so, or as before it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,8 +23,7 @@ use rtrb::{Consumer, Producer};
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::samples::{Sample, Sampler};
 use super::stages::StageTimes;
-use crate::apply::games::ClassCounts;
-use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, apply_batch};
+use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, Place, apply_slice};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
 use crate::batch::{BatchView, OutcomeSlots, Payload};
@@ -29,9 +33,8 @@ use crate::snapshot::LaneImages;
 /// Bytes of state copied a turn while a partition is captured: some 10 us.
 const CAPTURE_BYTES: usize = 64 << 10;
 
-/// Entries applied a turn at the most, so that the ring is looked at between
-/// full batches of half a millisecond each.
-const ENTRIES_A_TURN: usize = 2;
+/// How long a turn applies: a query that comes meanwhile waits for its end.
+const SLICE_NS: u64 = 50_000;
 
 /// Where a capture of the lane's partitions stands.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,14 @@ enum Capture {
     /// The next partition is this one or above.
     Next(u16),
     Copying(u16),
+}
+
+/// An entry that is being applied.
+struct UnderWay {
+    epoch: u64,
+    log_time_ns: u64,
+    batch: Payload,
+    place: Place,
 }
 
 /// See the module.
@@ -57,6 +68,8 @@ pub(super) struct Owner {
     capture: Capture,
     round: u64,
     next_round: Option<u64>,
+    under_way: Option<UnderWay>,
+    slice_ns: u64,
     /// A partition that has not arrived yet.
     adopting: Option<(u16, Consumer<Box<Partition>>)>,
     /// A set of histograms to fill next.
@@ -97,6 +110,8 @@ impl Owner {
             capture: Capture::Off,
             round: 0,
             next_round: None,
+            under_way: None,
+            slice_ns: SLICE_NS,
             adopting: None,
             spare_times: Some(Box::default()),
             epoch,
@@ -107,19 +122,32 @@ impl Owner {
         }
     }
 
+    /// As short slices as there can be, whatever the clock says.
+    #[cfg(test)]
+    pub(super) fn set_least_slices(&mut self) {
+        self.slice_ns = 0;
+    }
+
     /// Partition `number`, if it is here.
     pub(super) fn partition(&self, number: u16) -> Option<&Partition> {
         self.partitions.get(usize::from(number))?.as_deref()
     }
 
-    fn is_current(&self) -> bool {
-        self.commands.is_empty() && self.adopting.is_none()
+    /// Whether partition `number` must not be read: an entry is half applied to it.
+    pub(super) fn is_half_applied(&self, number: u16) -> bool {
+        self.under_way.as_ref().is_some_and(|entry| entry.place.half_applied() == Some(number))
     }
 
-    /// What answers from this state say of themselves.
-    pub(super) fn shown(&self) -> Shown {
+    fn is_current(&self) -> bool {
+        self.commands.is_empty() && self.under_way.is_none() && self.adopting.is_none()
+    }
+
+    /// What answers from a partition say of themselves: it may be through with the
+    /// entry under way before the others are.
+    pub(super) fn shown(&self, partition: Option<&Partition>) -> Shown {
         let age_ns = if self.is_current() { 0 } else { monotonic_ns() - self.current_ns };
-        Shown { epoch: self.epoch, log_time_ns: self.log_time_ns, age_ns }
+        let epoch = self.epoch.max(partition.map_or(0, Partition::epoch));
+        Shown { epoch, log_time_ns: self.log_time_ns, age_ns }
     }
 
     /// Whether a turn would find something to do.
@@ -132,23 +160,41 @@ impl Owner {
             Capture::Next(_) => self.image.is_some(),
             Capture::Copying(_) => true,
         };
-        (can_go_on && !self.commands.is_empty()) || capturing
+        self.under_way.is_some() || (can_go_on && !self.commands.is_empty()) || capturing
     }
 
-    /// Carries out what waits, within bounds; gives the entries applied.
+    /// Carries out what waits until the time of a turn is over; gives the entries that
+    /// were applied or gone on with.
     #[inline]
     pub(super) fn turn(&mut self, now_ns: u64) -> usize {
         let mut applied = 0;
-        while applied < ENTRIES_A_TURN && self.may_go_on() {
-            let Ok(command) = self.commands.pop() else { break };
-            applied += usize::from(matches!(command, LaneCommand::Apply { .. }));
-            self.carry_out(command);
+        let (mut at_ns, until_ns) = (now_ns, now_ns + self.slice_ns);
+        while self.next_entry() {
+            applied += 1;
+            let begun_ns = std::mem::replace(&mut at_ns, self.apply_until(until_ns));
+            self.apply_ns += at_ns.saturating_sub(begun_ns);
+            if at_ns >= until_ns {
+                break;
+            }
         }
         if self.is_current() {
             self.current_ns = now_ns;
         }
         self.go_on_capturing();
         applied
+    }
+
+    /// Whether an entry is under way, carrying out all commands before the next one.
+    #[inline]
+    fn next_entry(&mut self) -> bool {
+        while self.under_way.is_none() {
+            if !self.may_go_on() {
+                return false;
+            }
+            let Ok(command) = self.commands.pop() else { return false };
+            self.carry_out(command);
+        }
+        true
     }
 
     /// Takes over the partition that is waited for, if it has arrived.
@@ -166,7 +212,7 @@ impl Owner {
     fn carry_out(&mut self, command: LaneCommand) {
         match command {
             LaneCommand::Apply { epoch, log_time_ns, batch } => {
-                self.apply(epoch, log_time_ns, batch);
+                self.begin(epoch, log_time_ns, batch);
             }
             LaneCommand::Release { partition, mut to } => {
                 if let Some(mut state) = self.partitions[usize::from(partition)].take() {
@@ -187,21 +233,44 @@ impl Owner {
         }
     }
 
-    fn apply(&mut self, epoch: u64, log_time_ns: u64, batch: Option<Payload>) {
+    fn begin(&mut self, epoch: u64, log_time_ns: u64, batch: Option<Payload>) {
         if epoch / DIGEST_EPOCHS > self.epoch / DIGEST_EPOCHS && self.epoch > 0 {
             self.report_digests(epoch / DIGEST_EPOCHS * DIGEST_EPOCHS);
         }
-        if let Some(batch) = batch {
-            let begun_ns = monotonic_ns();
-            let slots = batch.slots();
-            if let Some(view) = BatchView::of_checked(batch.as_slice()) {
-                apply_batch(&mut self.partitions[..], epoch, log_time_ns, &view, slots);
-                if let Some(slots) = slots {
-                    self.done(slots, epoch, &view);
-                }
+        match batch {
+            Some(batch) => {
+                let place = Place::default();
+                self.under_way = Some(UnderWay { epoch, log_time_ns, batch, place });
             }
-            self.apply_ns += monotonic_ns().saturating_sub(begun_ns);
+            None => self.end(epoch, log_time_ns),
         }
+    }
+
+    /// Goes on with the entry under way until it is through or the time is; gives the
+    /// time then.
+    fn apply_until(&mut self, until_ns: u64) -> u64 {
+        let Some(UnderWay { epoch, log_time_ns, batch, mut place }) = self.under_way.take() else {
+            return monotonic_ns();
+        };
+        if let Some(view) = BatchView::of_checked(batch.as_slice()) {
+            let entry = (epoch, log_time_ns);
+            let is_over = || monotonic_ns() >= until_ns;
+            let slots = batch.slots();
+            let partitions = &mut self.partitions[..];
+            if !apply_slice(partitions, entry, &view, slots, &mut place, is_over) {
+                self.under_way = Some(UnderWay { epoch, log_time_ns, batch, place });
+                return monotonic_ns();
+            }
+            if let Some(slots) = slots {
+                self.done(slots, epoch, &view);
+            }
+        }
+        self.end(epoch, log_time_ns);
+        monotonic_ns()
+    }
+
+    /// An entry is applied.
+    fn end(&mut self, epoch: u64, log_time_ns: u64) {
         self.epoch = epoch;
         self.log_time_ns = self.log_time_ns.max(log_time_ns);
         self.link.set_applied_epoch(epoch);
@@ -303,6 +372,9 @@ impl Owner {
         let owned = (usize::from(from)..self.partitions.len())
             .find(|number| self.partitions[*number].is_some());
         let Some(number) = owned else { return self.begin_round() };
+        if self.is_half_applied(number as u16) {
+            return Capture::Next(from);
+        }
         if self.image.is_none() {
             self.image = self.images.as_mut().and_then(LaneImages::take);
         }

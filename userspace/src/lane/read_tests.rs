@@ -2,20 +2,25 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use veltrix_abi::partition::partition_of;
 use veltrix_abi::query::{Entries, PlayerRow, QUERY_BYTES, QUERY_HEAD_BYTES};
 use veltrix_abi::query::{Queries, Query, QueryStatus, Row as _, Wanted as Asked};
 use veltrix_abi::wire::{Reply, decode_reply};
 
 use super::link::LaneCommand;
-use super::log_tests::{Control, credit, datagram, lane};
+use super::log_tests::{Control, PARTITIONS, credit, datagram, lane};
 use super::reads::JOBS;
 use super::tests::{FakePort, Flow};
 use super::*;
 
 /// A query for player `player` of hunt 42, with room for the answer.
 fn query(sequence: u64, player: u64, min_epoch: u64) -> Vec<u8> {
+    query_in(42, sequence, player, min_epoch)
+}
+
+fn query_in(domain: u64, sequence: u64, player: u64, min_epoch: u64) -> Vec<u8> {
     let mut out = vec![0; HEADER_BYTES + QUERY_HEAD_BYTES + QUERY_BYTES + PlayerRow::BYTES];
-    let header = Header { count: 1, session: 9, sequence, domain: 42, ..Header::new(Kind::Query) };
+    let header = Header { count: 1, session: 9, sequence, domain, ..Header::new(Kind::Query) };
     header.write(&mut out);
     Queries::write_head(&mut out[HEADER_BYTES..], min_epoch);
     Query::of(&Asked::Player(player)).write(&mut out[HEADER_BYTES + QUERY_HEAD_BYTES..]);
@@ -110,10 +115,130 @@ fn what_is_applied_is_read_and_nothing_before() {
     assert_eq!(told(&mut owner), [(3, 6, 2, QueryStatus::Found, Some(10))]);
 }
 
+/// Hunts of three partitions, in the order in which an entry is applied to them.
+fn three_hunts() -> [u64; 3] {
+    let hunt = |partition| (100..).find(|domain| partition_of(*domain, PARTITIONS) == partition);
+    [1, 4, 6].map(|partition| hunt(partition).unwrap())
+}
+
+/// Two lanes, of which the first owns everything and applies in the least slices. An
+/// entry, epoch 2, is begun: player 1 gets 5 thirty times in the first of three hunts and 100
+/// times in the second, and two of the latter have been applied.
+fn amid_an_entry() -> (Control, Lane<FakePort>, Lane<FakePort>) {
+    let (mut control, mut owner, other) = two_lanes();
+    owner.log.as_mut().unwrap().owner.set_least_slices();
+    let [first, second, _] = three_hunts();
+    let mut n = 1;
+    for (domain, datagrams) in [(first, 3), (second, 10)] {
+        for _ in 0..datagrams {
+            let events: Vec<_> = (0..10).map(|i| credit(n * 1_000 + 10 * i + 1)).collect();
+            owner.deliver(1, datagram(Mode::Durable, domain, 1 + n, &events));
+            n += 1;
+        }
+    }
+    owner.turn();
+    control.commit_all();
+    owner.turn();
+    assert!(owner.acks().is_empty(), "not through");
+    (control, owner, other)
+}
+
+#[test]
+fn amid_an_entry_a_partition_is_read_as_before_or_as_after_it() {
+    let (_control, mut owner, mut other) = amid_an_entry();
+    let [first, second, third] = three_hunts();
+    let ask = |lane: &mut Lane<FakePort>, at: u64| {
+        lane.deliver(3, query_in(first, at, 1, 0));
+        lane.deliver(4, query_in(second, at + 1, 1, 0));
+        lane.deliver(5, query_in(third, at + 2, 1, 0));
+        lane.deliver(6, query_in(first, at + 3, 1, 2));
+        lane.turn();
+    };
+    ask(&mut owner, 10);
+    assert_eq!(owner.port.early, 3, "answers do not wait for the slice that follows");
+    ask(&mut other, 20);
+    assert_eq!(
+        told(&mut owner),
+        [
+            (3, 10, 2, QueryStatus::Found, Some(150)),
+            (5, 12, 1, QueryStatus::NotFound, None),
+            (6, 13, 2, QueryStatus::Found, Some(150)),
+        ],
+        "the second is half applied"
+    );
+    let mut answers = Vec::new();
+    for left in (0..3).rev() {
+        owner.assert_log_closed();
+        other.assert_log_closed();
+        assert_eq!(owner.counters.acks.pending.get(), 13 + 1, "13 datagrams and a query");
+        owner.turn();
+        other.turn();
+        answers.append(&mut told(&mut other));
+        assert_eq!(owner.acks_and(&mut answers), if left == 0 { 13 } else { 0 }, "{left}");
+    }
+    answers.sort_by_key(|told| told.1);
+    assert_eq!(
+        answers,
+        [
+            (4, 11, 2, QueryStatus::Found, Some(500)),
+            (3, 20, 2, QueryStatus::Found, Some(150)),
+            (4, 21, 2, QueryStatus::Found, Some(500)),
+            (5, 22, 2, QueryStatus::NotFound, None),
+            (6, 23, 2, QueryStatus::Found, Some(150)),
+        ]
+    );
+    owner.assert_log_closed();
+    other.assert_log_closed();
+}
+
+impl Lane<FakePort> {
+    /// Acks sent so far, and all answers to queries into `answers`.
+    fn acks_and(&mut self, answers: &mut Vec<Told>) -> usize {
+        let is_ack = |(_, bytes): &(Flow, Vec<u8>)| {
+            matches!(decode_reply(bytes, crc_fast::crc32_iscsi), Ok((_, Reply::Ack(_))))
+        };
+        let (acks, others) = std::mem::take(&mut self.port.sent).into_iter().partition(is_ack);
+        self.port.sent = others;
+        answers.append(&mut told(self));
+        self.port.sent = acks;
+        self.acks().len()
+    }
+}
+
+#[test]
+fn no_capture_begins_while_its_partition_is_half_applied() {
+    let (mut control, mut specs) = Control::new(1, 4);
+    let image = PartitionImage::new(&super::log_tests::limits()).unwrap();
+    let (images, mut delivered) = LaneImages::without_thread(image).unwrap();
+    let mut spec = specs.remove(0);
+    spec.images = Some(images);
+    let mut lane = lane(spec);
+    lane.log.as_mut().unwrap().owner.set_least_slices();
+    // The first that is captured.
+    let hunt = (100..).find(|domain| partition_of(*domain, PARTITIONS) == 0).unwrap();
+    for sequence in 0..4 {
+        let events: Vec<_> = (0..24).map(|i| credit(sequence * 24 + i)).collect();
+        lane.deliver(1, datagram(Mode::Durable, hunt, sequence, &events));
+    }
+    lane.turn();
+    assert!(control.ends[0].commands.push(LaneCommand::Capture { round: 1 }).is_ok());
+    control.commit_all();
+    lane.turn();
+    assert!(lane.acks().is_empty(), "not through");
+    let image = std::iter::repeat_with(|| {
+        lane.turn();
+        delivered()
+    });
+    let image = image.take(1_000).flatten().next().unwrap();
+    let partition = lane.log.as_ref().unwrap().owner.partition(0).unwrap();
+    assert_eq!((image.number, image.epoch), (0, 1));
+    assert_eq!(image.digest, partition.digest(), "of all events, not of some");
+}
+
 #[test]
 fn a_partition_on_its_way_says_so() {
     let (mut control, mut owner, mut other) = two_lanes();
-    for partition in 0..super::log_tests::PARTITIONS {
+    for partition in 0..PARTITIONS {
         let (to, _from) = rtrb::RingBuffer::new(1);
         let release = LaneCommand::Release { partition, to };
         assert!(control.ends[0].commands.push(release).is_ok());

@@ -1,6 +1,8 @@
 //! A lane's readers: queries are answered at once where the partition is here, and
-//! by the lane that owns it otherwise.
+//! by the lane that owns it otherwise. A partition that an entry is half applied to
+//! answers when it is through.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use veltrix_abi::limits::HEADER_BYTES;
@@ -16,7 +18,7 @@ use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
 use crate::read;
 
-/// Somebody who waits for another lane's answer.
+/// Somebody who waits for an answer.
 struct Reader<T> {
     path: T,
     header: Header,
@@ -27,6 +29,8 @@ pub(super) struct Readers<P: Port> {
     reads: LaneReads,
     /// By the mark of their job.
     waiting: Box<[Option<Reader<P::Path>>]>,
+    /// Jobs about the partition that is half applied.
+    held: VecDeque<Box<ReadJob>>,
     partitions: u16,
     lanes: Arc<[Arc<LaneLink>]>,
 }
@@ -34,15 +38,15 @@ pub(super) struct Readers<P: Port> {
 impl<P: Port> Readers<P> {
     pub(super) fn new(reads: LaneReads, partitions: u16, lanes: Arc<[Arc<LaneLink>]>) -> Self {
         let waiting = (0..JOBS).map(|_| None).collect();
-        Self { reads, waiting, partitions, lanes }
+        Self { reads, waiting, held: VecDeque::with_capacity(JOBS), partitions, lanes }
     }
 
     /// Whether a turn would find something to do.
     pub(super) fn has_work(&self) -> bool {
-        self.reads.has_work()
+        self.reads.has_work() || !self.held.is_empty()
     }
 
-    /// Datagrams whose answer is with another lane.
+    /// Datagrams whose answer is with another lane, or waits for a partition.
     pub(super) fn owed(&self) -> u64 {
         self.reads.asker.under_way() as u64
     }
@@ -70,16 +74,24 @@ impl<P: Port> Readers<P> {
     ) -> Result<(), P::Packet> {
         let header = Header { count: job.count(), ..echo(request, Kind::Answer) };
         let partition = owner.partition(job.partition);
+        let place = usize::from(job.place);
+        if owner.is_half_applied(job.partition) {
+            self.waiting[place] = Some(Reader { path: port.path(&packet), header });
+            port.recycle(packet);
+            // As many places as jobs: there is room.
+            self.held.push_back(job);
+            return Ok(());
+        }
         if partition.is_some() {
             let out = port.buffer(&mut packet);
             let body = &mut out[HEADER_BYTES..];
-            let bytes = read::answer(partition, job.domain, &job.queries(), owner.shown(), body);
+            let shown = owner.shown(partition);
+            let bytes = read::answer(partition, job.domain, &job.queries(), shown, body);
             finish(&header, &mut out[..HEADER_BYTES + bytes]);
             port.send(packet, HEADER_BYTES + bytes);
             self.reads.asker.give_back(job);
             return Ok(());
         }
-        let place = usize::from(job.place);
         match self.reads.asker.send(job, &self.lanes) {
             Ok(()) => {
                 self.waiting[place] = Some(Reader { path: port.path(&packet), header });
@@ -103,18 +115,30 @@ impl<P: Port> Readers<P> {
         owner: &Owner,
         link: &LaneLink,
     ) -> usize {
-        if !self.reads.has_work() {
+        if !self.has_work() {
             return 0;
         }
         let mut done = self.reads.serve(owner, link, &self.lanes);
+        while self.held.front().is_some_and(|job| !owner.is_half_applied(job.partition))
+            && let Some(mut job) = self.held.pop_front()
+        {
+            owner.answer(&mut job);
+            self.tell(port, counters, job);
+            done += 1;
+        }
         while let Some(job) = self.reads.asker.answered() {
-            if let Some(reader) = self.waiting[usize::from(job.place)].take() {
-                tell(port, counters, &reader, job.answer());
-            }
-            self.reads.asker.give_back(job);
+            self.tell(port, counters, job);
             done += 1;
         }
         done
+    }
+
+    /// Sends the answer of a job to whoever waits for it.
+    fn tell(&mut self, port: &mut P, counters: &LaneCounters, job: Box<ReadJob>) {
+        if let Some(reader) = self.waiting[usize::from(job.place)].take() {
+            tell(port, counters, &reader, job.answer());
+        }
+        self.reads.asker.give_back(job);
     }
 }
 

@@ -196,7 +196,9 @@ impl Answerer {
         let mut done = 0;
         for (number, (asks, answers)) in self.askers.iter_mut().enumerate() {
             let before = done;
+            let is_whole = |job: &Box<ReadJob>| !owner.is_half_applied(job.partition);
             while done < before + JOBS_A_TURN
+                && asks.peek().is_ok_and(is_whole)
                 && let Ok(mut job) = asks.pop()
             {
                 owner.answer(&mut job);
@@ -216,8 +218,8 @@ impl Answerer {
 }
 
 impl Owner {
-    /// Answers a job whose partition should be here.
-    fn answer(&self, job: &mut ReadJob) {
+    /// Answers a job whose partition should be here, and not half applied.
+    pub(super) fn answer(&self, job: &mut ReadJob) {
         let partition = self.partition(job.partition);
         if let Asked::Hunts { from, limit } = job.asked {
             job.answer_bytes = hunts::write(partition, from, limit, self.shown(), &mut job.answer);
@@ -226,8 +228,8 @@ impl Owner {
         // Not by `queries`: the answer of the same job is written meanwhile.
         let queries = &job.queries[..job.queries_bytes];
         let queries = Queries::of_checked(job.min_epoch, queries, job.body_bytes);
-        let answer = read::answer(partition, job.domain, &queries, self.shown(), &mut job.answer);
-        job.answer_bytes = answer;
+        let shown = self.shown(partition);
+        job.answer_bytes = read::answer(partition, job.domain, &queries, shown, &mut job.answer);
     }
 }
 

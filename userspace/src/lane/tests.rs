@@ -36,6 +36,8 @@ pub(super) struct FakePort {
     /// Replies taken before the next flush; the others find TX full.
     tx_room: usize,
     queued: usize,
+    /// Replies that went before the turn was over.
+    pub(super) early: usize,
     counters: Arc<LaneCounters>,
 }
 
@@ -110,6 +112,10 @@ impl Port for FakePort {
 
     fn recycle(&mut self, _: FakePacket) {
         self.alive -= 1;
+    }
+
+    fn send_now(&mut self) {
+        self.early += std::mem::take(&mut self.queued);
     }
 
     fn flush(&mut self) {

@@ -216,14 +216,18 @@ fn a_datagram_looks_at_so_many_cells_and_says_where_to_go_on() {
     let answer = ask(Some(world.home()), &[field; 2], 0, ROOMY);
     let next: Vec<u64> = Entries::check(&answer, 2).unwrap().map(|e| e.head.next).collect();
     assert!(next[0] > next[1] && next[1] > 0, "{next:?}");
-    // On a line that comes nearer, each is nearer than the one before it.
+    // On a line that comes nearer, each is nearer than the one before it. The leaf at
+    // its end holds the last of them, but not as many as the most that can be asked for.
     let claims: Vec<_> = (0..3_000).map(|x| (crate::index::morton_of(x, 0), 1, 1)).collect();
     let world = world_with(&claims, 4_000);
-    let nearest =
-        |x: u32| one(&world, &Wanted::NearestCells { to: crate::index::morton_of(x, 0), limit: 1 });
-    assert_eq!(nearest(1 << 13).0.status, QueryStatus::TooMuch);
-    let near = nearest(2_500);
-    assert_eq!(rows::<CellRow>(&near)[0].cell, crate::index::morton_of(2_500, 0));
+    let nearest = |x: u32, limit: u16| {
+        one(&world, &Wanted::NearestCells { to: crate::index::morton_of(x, 0), limit })
+    };
+    assert_eq!(nearest(1 << 13, ROWS_MAX).0.status, QueryStatus::TooMuch);
+    for (x, last) in [(1 << 13, 2_999), (2_500, 2_500)] {
+        let near = nearest(x, 1);
+        assert_eq!(rows::<CellRow>(&near)[0].cell, crate::index::morton_of(last, 0));
+    }
 }
 
 fn any_query() -> impl Strategy<Value = Query> {

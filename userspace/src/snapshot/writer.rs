@@ -147,6 +147,24 @@ pub struct LaneImages<I> {
 }
 
 impl<I> LaneImages<I> {
+    /// A lane's end without a thread behind it: what it delivers, of whatever round,
+    /// comes out of the ring as it is.
+    #[cfg(test)]
+    pub(crate) fn without_thread(
+        image: I,
+    ) -> std::io::Result<(Self, impl FnMut() -> Option<I> + use<I>)> {
+        let (deliveries, mut arriving) = rtrb::RingBuffer::<Delivery<I>>::new(1);
+        let (mut giving, free) = rtrb::RingBuffer::new(1);
+        // There is a place for it.
+        let _ = giving.push(image);
+        let images = Self { deliveries, free, waker: Arc::new(Waker::new()?) };
+        Ok((images, move || {
+            // The other end of the ring stays.
+            let _ = &giving;
+            arriving.pop().ok().map(|delivery| delivery.image)
+        }))
+    }
+
     /// An image nobody uses, to lend to a partition; `None` while they are
     /// being written.
     #[inline]

@@ -195,6 +195,10 @@ impl Port for UdpPort {
         self.free.push(packet.slot);
     }
 
+    fn send_now(&mut self) {
+        self.flush();
+    }
+
     fn flush(&mut self) {
         let mut done = 0;
         while done < self.queue.len() {

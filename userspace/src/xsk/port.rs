@@ -343,6 +343,11 @@ impl Port for XskPort {
     }
 
     #[inline]
+    fn send_now(&mut self) {
+        self.transmit();
+    }
+
+    #[inline]
     fn flush(&mut self) {
         self.xsk.rx.release();
         self.xsk.tx.publish();

@@ -14,7 +14,8 @@
 //! | part | loop | figures |
 //! |---|---|---|
 //! | maximum | slices of the game and of `bench ingest`'s events by turns, in the same window and in datagrams as full on the mean | events_per_s, reads_per_s, over_ingest |
-//! | open | half of that maximum, at a fixed rate | ack_ns, read_ns |
+//! | half | half of that maximum, at a fixed rate | ack_ns, read_ns |
+//! | quarter | a quarter of it | quarter_ack_ns, quarter_read_ns |
 //! | lane | 12 M cells and 10 M players in this process, as `bench index` | box_p99_us, nearest_p99_us, rank_p99_us, top100_us, world_gib |
 //!
 //! What can lie: as with `bench ingest`, no wire costs latency, and the generator
@@ -39,6 +40,7 @@ use super::index::measure::measure;
 use super::index::ranks;
 use super::index::world::NODE;
 use super::ingest::node::{Node, Sizes, format};
+use super::ingest::phases::say_stages;
 use super::ingest::report::Report;
 use super::rig::{GENERATOR_CORE, PORT};
 use super::service::Provider;
@@ -69,8 +71,9 @@ const TRY: Duration = Duration::from_secs(2);
 /// Slices of each traffic at the maximum.
 const SLICES: u32 = 4;
 
-/// Share of the maximum in the open loop.
-const OPEN_SHARE: f64 = 0.5;
+/// Shares of the maximum in the open loops, and what the names of their figures
+/// begin with.
+const OPEN: [(f64, &str); 2] = [(0.5, ""), (0.25, "quarter_")];
 
 /// Longest wait for a node, a world, and last answers.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -93,7 +96,7 @@ pub fn report() -> Report {
     Report::of(report::FIGURES)
 }
 
-/// The parts over veth: maximum and open loop, `seconds` each.
+/// The parts over veth: maximum and open loops, `seconds` each.
 ///
 /// # Errors
 ///
@@ -118,7 +121,9 @@ pub fn mixed(
         core: GENERATOR_CORE,
         retry_after: RETRY_AFTER,
     };
-    Swarm::run(&lab, spec, |swarm| drive(swarm, Duration::from_secs(seconds), report, say))
+    let stages = |part: &str| say_stages(part, &node, &lab, say);
+    let duration = Duration::from_secs(seconds);
+    Swarm::run(&lab, spec, |swarm| drive(swarm, duration, report, say, &stages))
         .with_context(|| node.last_words(&lab))
 }
 
@@ -137,6 +142,7 @@ fn drive(
     duration: Duration,
     report: &mut Report,
     say: &(dyn Fn(&str) + Sync),
+    say_stages: &(dyn Fn(&str) -> Result<()> + Sync),
 ) -> Result<()> {
     swarm.hello(WAIT_MAX)?;
     let founded = swarm.found(512, WAIT_MAX)?;
@@ -175,15 +181,21 @@ fn drive(
     of_maximum(&maximum, beside, fill, report);
     let per_request =
         maximum.tally.events as f64 / (maximum.tally.datagrams + maximum.reads.sent) as f64;
-    let rate = maximum.events_per_s() * OPEN_SHARE;
-    say(&format!("open loop at {rate:.0} events/s"));
-    let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
-    report.set("open_events_per_s", open.events_per_s());
-    report.set("open_reads_per_s", open.reads_per_s());
-    report.set_latency("ack_ns", &open.tally.ack_ns);
-    report.set_latency("read_ns", &open.reads.read_ns);
-    let both = [&maximum, &open];
-    let sum = |count: fn(&GameRun) -> u64| both.iter().map(|run| count(run)).sum::<u64>() as f64;
+    let mut runs = vec![maximum];
+    for (share, name) in OPEN {
+        let rate = runs[0].events_per_s() * share;
+        say(&format!("open loop at {rate:.0} events/s"));
+        let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
+        say_stages(&format!("{share} of it"))?;
+        report.set(&format!("{name}open_events_per_s"), open.events_per_s());
+        report.set(&format!("{name}open_reads_per_s"), open.reads_per_s());
+        report.set(&format!("{name}open_reads_lost"), open.reads.lost as f64);
+        report.set_latency(&format!("{name}ack_ns"), &open.tally.ack_ns);
+        report.set_latency(&format!("{name}read_ns"), &open.reads.read_ns);
+        report.set_latency(&format!("{name}late_ns"), &open.reads.late_ns);
+        runs.push(open);
+    }
+    let sum = |count: fn(&GameRun) -> u64| runs.iter().map(count).sum::<u64>() as f64;
     report.set("lost", sum(|run| run.unanswered));
     report.set("duplicated", sum(|run| run.tally.doubled));
     report.set("retries", sum(|run| run.tally.retries));

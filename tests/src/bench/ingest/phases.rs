@@ -361,7 +361,11 @@ fn answers(status: &Value) -> (u64, u64) {
 
 /// Says how long events were in each stage over the last ten seconds, of which a
 /// part of the run that is shorter fills only its share.
-fn say_stages(part: &str, node: &Node, lab: &Lab, say: &dyn Fn(&str)) -> Result<()> {
+///
+/// # Errors
+///
+/// When the node's status cannot be had.
+pub fn say_stages(part: &str, node: &Node, lab: &Lab, say: &dyn Fn(&str)) -> Result<()> {
     if node.is_durable() {
         let status = node.status(lab)?;
         let stages = status.pointer("/log/stages").and_then(Value::as_array);

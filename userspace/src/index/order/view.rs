@@ -105,6 +105,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// All cells of the leaf that it is in.
+    pub(in super::super) fn leaf_cells(&self) -> impl Iterator<Item = &'a Cell> + use<'a> {
+        let (view, leaf) = (self.view, self.leaf);
+        leaf.slots().iter().map(move |slot| view.cell(*slot))
+    }
+
     /// The next cell, and past it.
     #[inline]
     pub(in super::super) fn next(&mut self) -> Option<&'a Cell> {
