@@ -129,7 +129,9 @@ fn ordinary() -> impl Strategy<Value = Act> {
     let simple = |of| kind(of, cell(), none, no_payload.clone());
     let take = |of, spot| {
         let cell = prop_oneof![8 => cells_of(spot), 1 => cell()];
-        kind(of, cell, Just(0), Just(Vec::new()))
+        // Of the items there are, what is named at times is what the chest wants.
+        let named = if of == EventKind::UseKey { 0..3u64 } else { 0..1 };
+        kind(of, cell, prop_oneof![3 => Just(0), 1 => named], Just(Vec::new()))
     };
     let paying = |of, amount| kind(of, cell(), amount, no_payload.clone());
     let (credit, spend) = (amount().boxed(), (1u64..150).boxed());

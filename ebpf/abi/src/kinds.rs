@@ -74,13 +74,13 @@ impl Stream {
 kinds! {
     HotspotSpawn = 1, "hotspot-spawn", Game, "Puts a hotspot onto the cell `subject`, or another in its place; `argument` describes it.";
     CollectItem = 2, "collect-item", Game, "The player takes one item from the item hotspot on the cell `subject`; `argument` is 0.";
-    UseKey = 3, "use-key", Game, "The player spends one key on the chest on the cell `subject` and gets its reward; `argument` is 0.";
+    UseKey = 3, "use-key", Game, "The player spends one key on the chest on the cell `subject` and gets its reward; `argument` is the key's item type plus 1, or 0 for whatever the chest wants.";
     Claim = 4, "claim", Game, "The player claims the ticket on the cell `subject`: hotspot, wallet and score in one step; `argument` is 0.";
     WalletCredit = 5, "wallet-credit", Reward, "Adds `argument` to the player's wallet; `subject` is not looked at.";
     WalletSpend = 6, "wallet-spend", Reward, "Takes `argument` from the player's wallet; `subject` is not looked at.";
     WalletTransfer = 7, "wallet-transfer", Reward, "Moves `argument` from the player's wallet to that of the player `subject` of the same hunt, both or neither.";
     HotspotExpire = 8, "hotspot-expire", Game, "Ends the hotspot on the cell `subject` now, whoever set it and however long it had to live; `argument` is 0.";
-    HuntOpen = 9, "hunt-open", Game, "Opens the hunt as a game of some type; `argument` says which, for how long and how (HuntSetup); the payload whose it is and what it may use (Quota), or nothing; `subject` is 0.";
+    HuntOpen = 9, "hunt-open", Game, "Opens the hunt as a game of some type; `argument` says which, for how long and how (HuntSetup); the payload whose it is and what it may use (Quota), and of a split hunt which region (Region), or nothing; `subject` is 0.";
     HuntClose = 10, "hunt-close", Game, "Closes the hunt for good: it plays no more, its wallets and banks stay; `subject` and `argument` are 0.";
     PlayerJoin = 11, "player-join", Game, "The player joins the hunt, in team `argument` where its game has teams (1 to 16), else 0; `subject` is 0.";
     LocationPing = 12, "location-ping", Game, "The player stands on the cell `subject`; `argument` is 0.";

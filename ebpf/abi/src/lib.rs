@@ -24,6 +24,7 @@ pub mod outcomes;
 pub mod partition;
 pub mod query;
 pub mod rows;
+pub mod split;
 pub mod wire;
 
 pub use exits::{Action, Exit};

@@ -67,6 +67,7 @@ codes! {
         WrongGame = 17, "wrong-game", "The hunt's game type knows nothing of this.";
         NotJoined = 18, "not-joined", "The player has not joined a team, and the hunt's game is played in teams.";
         OverQuota = 19, "over-quota", "The tenant's quota for the hunt is used up: cells, players, or events of this second.";
+        WrongRegion = 20, "wrong-region", "The hunt is split, and this is another region's: the cell lies there, or the player is at home there.";
     }
 }
 

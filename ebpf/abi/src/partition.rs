@@ -6,17 +6,21 @@ pub const PARTITIONS_MAX: u16 = 1024;
 /// Partitions unless a cluster is formatted otherwise.
 pub const PARTITIONS_DEFAULT: u16 = 64;
 
-/// Partition of a domain key among `partitions`: the finalizer of splitmix64,
-/// then the upper half scaled to the count. Fixed for ever: state lies where it
-/// says.
+/// The finalizer of splitmix64.
+#[inline(always)]
+pub(crate) const fn mix(x: u64) -> u64 {
+    let mut x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Partition of a domain key among `partitions`: the key mixed, then the upper half
+/// scaled to the count. Fixed for ever: state lies where it says.
 #[must_use]
 #[inline(always)]
 pub const fn partition_of(domain: u64, partitions: u16) -> u16 {
-    let mut x = domain.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^= x >> 31;
-    (((x >> 32) * partitions as u64) >> 32) as u16
+    (((mix(domain) >> 32) * partitions as u64) >> 32) as u16
 }
 
 #[cfg(test)]

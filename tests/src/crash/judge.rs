@@ -63,6 +63,7 @@ pub const fn is_decided(outcome: Outcome) -> bool {
             | Outcome::TooNew
             | Outcome::Malformed
             | Outcome::OverQuota
+            | Outcome::WrongRegion
             | Outcome::Overloaded
             | Outcome::NotLeader
     )

@@ -51,7 +51,8 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 
 use veltrix_abi::kinds::{
-    CELL_BITS, EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, Quota, TEAMS,
+    CELL_BITS, EventKind, Hotspot, HuntSetup, ITEM_TYPES, PowerUp, QUEST_BITS, QuestPay, Quota,
+    TEAMS,
 };
 use veltrix_abi::outcomes::Outcome;
 use veltrix_abi::partition::partition_of;
@@ -156,8 +157,8 @@ impl Event {
         let (no_subject, no_argument) = (self.subject == 0, self.argument == 0);
         let sound = match kind {
             EventKind::HotspotSpawn => is_cell && Hotspot::unpack(self.argument).is_some(),
+            EventKind::UseKey => is_cell && self.argument <= ITEM_TYPES.into(),
             EventKind::CollectItem
-            | EventKind::UseKey
             | EventKind::Claim
             | EventKind::HotspotExpire
             | EventKind::LocationPing => is_cell && no_argument,

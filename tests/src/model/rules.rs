@@ -284,6 +284,11 @@ fn take(scene: &Scene<'_>, wanted: HotspotKind) -> Judged {
         return Err(Outcome::AlreadyClaimed);
     }
 
+    let named = scene.event.argument.checked_sub(1);
+    if wanted == HotspotKind::Chest && named.is_some_and(|item| item != u64::from(hotspot.item)) {
+        return Err(Outcome::NoKey);
+    }
+
     let reward = u64::from(hotspot.reward);
     let pays = wanted != HotspotKind::Item;
     let is_taken_from_a_team = hotspot.held_by.is_some();

@@ -228,8 +228,8 @@ impl Oracle {
         for (event, answer) in datagram.events.iter().zip(answers) {
             self.events_acked += 1;
             self.duplicates_acked += u64::from(answer.first_epoch.is_some());
-            use Outcome::{Malformed, OverQuota, TooNew, TooOld};
-            if [Malformed, OverQuota, TooNew, TooOld].contains(&answer.outcome) {
+            use Outcome::{Malformed, OverQuota, TooNew, TooOld, WrongRegion};
+            if [Malformed, OverQuota, TooNew, TooOld, WrongRegion].contains(&answer.outcome) {
                 continue;
             }
             let name = self.name(event);

@@ -387,6 +387,7 @@ impl Book {
                 Outcome::TooNew,
                 Outcome::Malformed,
                 Outcome::OverQuota,
+                Outcome::WrongRegion,
                 Outcome::Overloaded,
                 Outcome::NotLeader,
             ];

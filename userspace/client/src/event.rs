@@ -7,6 +7,7 @@ use uuid::Uuid;
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{EventKind, Hotspot, HuntSetup, PowerUp, QUEST_BITS, QuestPay, Quota};
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
+use veltrix_abi::split::{Opening, Region};
 use veltrix_abi::wire::{Mode, Welcome};
 
 use crate::error::SendError;
@@ -116,6 +117,13 @@ impl Event {
         Self::of(player, EventKind::UseKey, cell, 0)
     }
 
+    /// As [`Self::use_key`], with a key of item type `item`, 0 to 7, and no other: what
+    /// a split hunt wants to know.
+    #[must_use]
+    pub const fn use_key_of(player: u64, cell: u64, item: u8) -> Self {
+        Self::of(player, EventKind::UseKey, cell, item as u64 + 1)
+    }
+
     /// Claims the ticket on a cell.
     #[must_use]
     pub const fn claim(player: u64, cell: u64) -> Self {
@@ -161,6 +169,20 @@ impl Event {
     /// As [`Self::open`].
     pub fn open_for(player: u64, setup: &HuntSetup, quota: &Quota) -> Result<Self, SendError> {
         Ok(Self::open(player, setup)?.payload(quota.bytes()))
+    }
+
+    /// As [`Self::open_for`], a region of a split hunt; see [`crate::SplitHunt::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_region(
+        player: u64,
+        setup: &HuntSetup,
+        quota: &Quota,
+        region: &Region,
+    ) -> Result<Self, SendError> {
+        Ok(Self::open(player, setup)?.payload(Opening::bytes_of_region(quota, region)))
     }
 
     /// Closes the hunt for good, and pays its pot if it has one.

@@ -97,6 +97,7 @@ mod event;
 mod flight;
 mod query;
 mod session;
+mod split;
 mod stats;
 
 use std::future::Future;
@@ -116,12 +117,14 @@ pub use session::{
     Abandoned, Banked, Claimed, Collected, Credited, Done, GameSession, Joined, Opened, Passed,
     Pinged, Powered, Spent, Transferred,
 };
+pub use split::SplitHunt;
 pub use stats::Stats;
 pub use uuid::Uuid;
 pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay, Quota};
 pub use veltrix_abi::query::{
     COORDINATE_MAX, CellRow, HuntRow, PlayerRow, QueryKind, ROWS_MAX, RankRow, Wanted,
 };
+pub use veltrix_abi::split::Split;
 pub use veltrix_abi::wire::Mode;
 pub use veltrix_abi::{Outcome, Refusal};
 

@@ -159,6 +159,15 @@ impl GameSession {
         self.act(Event::use_key(self.player(), cell)).await
     }
 
+    /// As [`Self::use_key`], with a key of item type `item` and no other.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`].
+    pub async fn use_key_of(&self, cell: u64, item: u8) -> Result<Done<Opened>, SendError> {
+        self.act(Event::use_key_of(self.player(), cell, item)).await
+    }
+
     /// Claims the ticket on a cell.
     ///
     /// # Errors

@@ -55,6 +55,8 @@ pub struct LogStatus {
     pub latency: Vec<LatencyStatus>,
     /// Whose hunts they are, and what they use.
     pub tenants: TenantsStatus,
+    /// What regions of split hunts owe each other.
+    pub effects: EffectsStatus,
     /// Digest over all partitions, outcomes and state, at the last epoch that
     /// is a multiple of 1,024; hexadecimal.
     pub digest: DigestStatus,
@@ -197,6 +199,19 @@ pub struct HotPartition {
     /// Share of a core that applying them takes, 0 to 1: the lane's time in applying,
     /// dealt out by events.
     pub core_share: f64,
+}
+
+/// What partitions owe each other; a reading of the last second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectsStatus {
+    /// Requests that wait for their reply.
+    pub requests: u64,
+    /// Replies that wait for delivery.
+    pub replies: u64,
+    /// Most of either that one partition has room for.
+    pub partition_max: u64,
+    /// Effects that came again or found no room, in this life.
+    pub repeated: u64,
 }
 
 /// A latency class, measured from an event's batch being sealed to its outcome.

@@ -229,6 +229,15 @@ families! {
             out.add(&[("class", &class.class)], class.late);
         }
     };
+    gauge "veltrix_effects_owed" ["kind"] "What regions of split hunts owe each other: `requests` that wait for their reply, `replies` that wait for delivery.", |s, out| {
+        if let Some(log) = &s.log {
+            out.add(&[("kind", &"requests")], log.effects.requests);
+            out.add(&[("kind", &"replies")], log.effects.replies);
+        }
+    };
+    counter "veltrix_effects_repeated_total" [""] "Requests and replies that came again, or found no room, and were not taken.", |s, out| {
+        out.log(s, |log| log.effects.repeated);
+    };
     gauge "veltrix_stage_seconds" ["stage, quantile"] "Time of each stage of a durable event over the last ten seconds.", |s, out| {
         for stage in s.log.iter().flat_map(|log| &log.stages) {
             let q = &stage.last_10s_ns;

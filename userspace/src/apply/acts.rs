@@ -2,11 +2,13 @@
 //! found in the index and written into it.
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{HuntSetup, PowerUp, QuestPay, Quota};
+use veltrix_abi::kinds::{HuntSetup, PowerUp, QuestPay};
+use veltrix_abi::split::Opening;
 
 use super::belt::Pending;
 use super::games;
 use super::partition::{Now, Partition, Whose, player_state};
+use super::rules::hunts::Held;
 use super::rules::quests::{self, Graph, Progress};
 use super::rules::{self, PlayerState};
 use crate::index::{Deed, DeedKind, Definition, DefinitionKind, Hunt, HuntId, PlayerSlot};
@@ -26,9 +28,12 @@ impl Partition {
             None => return Err(Outcome::Full),
         };
         // The payload was judged with the argument.
-        let quota = Quota::of(pending.payload).ok_or(Outcome::Malformed)?;
-        let has_players = known.is_some_and(|hunt| self.index.tally(hunt).players > 0);
-        let record = rules::hunts::open(&record, has_players, setup, &quota, now.log_time_s)?;
+        let opening = Opening::of(pending.payload).ok_or(Outcome::Malformed)?;
+        let held = known.map_or(Held::default(), |hunt| {
+            let tally = self.index.tally(hunt);
+            Held { players: tally.players > 0, cells: tally.cells > 0 }
+        });
+        let record = rules::hunts::open(&record, held, setup, &opening, now.log_time_s)?;
         let hunt = self.hunt_or_new(known, pending)?;
         self.write_hunt(hunt, &record);
         Ok(())

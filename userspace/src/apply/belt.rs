@@ -17,10 +17,12 @@
 
 use veltrix_abi::wire::{Event, Events};
 
+use super::outbox::Asker;
 use super::partition::Partition;
 use super::rules::Action;
 use crate::base::table::prefetch_whole;
-use crate::batch::{BatchView, OutcomeSlots, Range, Run};
+use crate::batch::format::BatchHeader;
+use crate::batch::{BatchView, Origin, OutcomeSlots, Range, Run};
 use crate::dedupe::{self, Fingerprint};
 use crate::index::{HuntId, SlotHint};
 
@@ -48,6 +50,20 @@ pub(super) struct Entry<'a> {
     pub(super) epoch: u64,
     pub(super) log_time_ns: u64,
     pub(super) slots: Option<&'a OutcomeSlots>,
+    /// Its name, for whoever waits for an answer that comes later.
+    pub(super) batch: Asker,
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn new(
+        epoch: u64,
+        log_time_ns: u64,
+        slots: Option<&'a OutcomeSlots>,
+        view: &BatchView<'_>,
+    ) -> Self {
+        let BatchHeader { lane, life, number, .. } = *view.header();
+        Self { epoch, log_time_ns, slots, batch: Asker { life, batch: number, lane, slot: 0 } }
+    }
 }
 
 /// Partitions by number, as far as they are here.
@@ -108,7 +124,7 @@ pub fn apply_batch(
     view: &BatchView<'_>,
     slots: Option<&OutcomeSlots>,
 ) {
-    let entry = Entry { epoch, log_time_ns, slots };
+    let entry = Entry::new(epoch, log_time_ns, slots, view);
     let mut place = Place::default();
     run(partitions, &entry, view, view.ranges(), &mut place, || false);
 }
@@ -125,7 +141,7 @@ pub fn apply_slice(
     place: &mut Place,
     is_over: impl FnMut() -> bool,
 ) -> bool {
-    let entry = Entry { epoch, log_time_ns, slots };
+    let entry = Entry::new(epoch, log_time_ns, slots, view);
     run(partitions, &entry, view, view.ranges(), place, is_over)
 }
 
@@ -201,6 +217,7 @@ pub(super) struct Pending<'a> {
     kind: u16,
     partition: u16,
     is_well_formed: bool,
+    origin: Origin,
     /// The hunt, where it is known. Where not, it is looked for again in its
     /// turn, since an event before it on the belt may have made it.
     pub(super) hunt: Option<HuntId>,
@@ -222,6 +239,7 @@ const NO_EVENT: Pending<'_> = Pending {
     kind: 0,
     partition: 0,
     is_well_formed: false,
+    origin: Origin::Sender,
     hunt: None,
     slot: 0,
     cell_hint: SlotHint::NONE,
@@ -229,6 +247,17 @@ const NO_EVENT: Pending<'_> = Pending {
 };
 
 impl Pending<'_> {
+    /// Whether another partition wrote it, and no sender.
+    #[inline(always)]
+    pub(super) fn is_effect(&self) -> bool {
+        self.origin != Origin::Sender
+    }
+
+    /// Code of its kind.
+    pub(super) const fn kind(&self) -> u16 {
+        self.kind
+    }
+
     /// What it asks for; `None` for a malformed event.
     #[inline(always)]
     pub(super) fn action(&self) -> Option<Action> {
@@ -301,7 +330,8 @@ pub(super) fn run<'a, P: Owned + ?Sized>(
         while let Some(event) = left.events.next() {
             let Some(partition) = partitions.get(number) else { break };
             let place = belt.announced % BELT;
-            belt.places[place] = announce(partition, &event, left.domain, hunt, left.first_event);
+            let of_run = (left.domain, left.origin);
+            belt.places[place] = announce(partition, &event, of_run, hunt, left.first_event);
             left.first_event = left.first_event.wrapping_add(1);
             belt.announced += 1;
             if belt.announced >= belt.located + AHEAD + GROUP {
@@ -397,7 +427,7 @@ impl Belt<'_> {
 fn announce<'a>(
     partition: &Partition,
     event: &Event<'a>,
-    domain: u64,
+    (domain, origin): (u64, Origin),
     hunt: Option<HuntId>,
     slot: u32,
 ) -> Pending<'a> {
@@ -418,6 +448,7 @@ fn announce<'a>(
         kind: event.kind,
         partition: partition.number,
         is_well_formed: event.is_well_formed(),
+        origin,
         hunt,
         slot,
         cell_hint: SlotHint::NONE,

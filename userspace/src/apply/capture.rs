@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::digest::Digest;
 use super::games::CLASSES;
+use super::outbox::{self, Outbox};
 use super::partition::{OUTCOME_SLOTS, Partition, PartitionLimits};
 use crate::dedupe::{Dedupe, DedupeImage, Secret};
 use crate::index::{Index, IndexImage};
@@ -31,6 +32,8 @@ pub struct PartitionImage {
     pub index: IndexImage,
     /// Idempotency keys.
     pub dedupe: DedupeImage,
+    /// What the partition owes others, encoded.
+    pub outbox: Vec<u8>,
 }
 
 impl PartitionImage {
@@ -47,22 +50,24 @@ impl PartitionImage {
             digest: Digest::default(),
             index: IndexImage::new(&limits.index)?,
             dedupe: DedupeImage::new(&limits.dedupe)?,
+            outbox: Vec::with_capacity(outbox::IMAGE_BYTES),
         })
     }
 
     /// Bytes that [`Self::new`] will reserve, whole pages aside.
     #[must_use]
     pub fn bytes_of(limits: &PartitionLimits) -> u64 {
-        IndexImage::bytes_of(&limits.index) + DedupeImage::bytes_of(&limits.dedupe) as u64
+        let dedupe = DedupeImage::bytes_of(&limits.dedupe) as u64;
+        IndexImage::bytes_of(&limits.index) + dedupe + outbox::IMAGE_BYTES as u64
     }
 }
 
 /// A capture under way: what its image will say, and which half is being copied.
-#[derive(Clone, Copy)]
 pub(super) struct Captured {
     epoch: u64,
     log_time_ns: u64,
     digest: Digest,
+    outbox: Vec<u8>,
     index_is_whole: bool,
 }
 
@@ -77,10 +82,16 @@ impl Partition {
         assert!(self.captured.is_none(), "partition {}: two captures", self.number);
         self.index.capture_begin(image.index);
         self.dedupe.capture_begin(image.dedupe);
+        // At once: seldom more than a few, 350 KiB at the most.
+        let mut outbox = image.outbox;
+        outbox.resize(outbox::IMAGE_BYTES, 0);
+        let bytes = self.outbox.encode(&mut outbox);
+        outbox.truncate(bytes);
         self.captured = Some(Captured {
             epoch: self.epoch,
             log_time_ns: self.log_time_ns,
             digest: self.digest,
+            outbox,
             index_is_whole: false,
         });
     }
@@ -117,6 +128,7 @@ impl Partition {
             digest: captured.digest,
             index: self.index.capture_end(),
             dedupe: self.dedupe.capture_end(),
+            outbox: captured.outbox,
         }
     }
 
@@ -132,7 +144,12 @@ impl Partition {
         secret: Arc<Secret>,
         image: &PartitionImage,
     ) -> io::Result<Self> {
-        Ok(Self {
+        let unsound = || {
+            let why = format!("partition {}: what it owes others contradicts itself", image.number);
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        };
+        let outbox = Outbox::new()?.decode(&image.outbox).ok_or_else(unsound)?;
+        let restored = Self {
             number: image.number,
             limits: *limits,
             secret,
@@ -142,8 +159,10 @@ impl Partition {
             log_time_ns: image.log_time_ns,
             digest: image.digest,
             outcomes: [0; OUTCOME_SLOTS],
+            outbox,
             decided: [0; CLASSES],
             captured: None,
-        })
+        };
+        if restored.owes_soundly() { Ok(restored) } else { Err(unsound()) }
     }
 }

@@ -96,6 +96,11 @@ impl Digest {
         self.bytes(deed.as_bytes(), mix(domain ^ K[0], player ^ K[3]));
     }
 
+    /// A request or a reply was kept.
+    pub(super) fn effect(&mut self, effect: &[u8]) {
+        self.bytes(effect, K[1]);
+    }
+
     fn bytes(&mut self, bytes: &[u8], what: u64) {
         let chunks = bytes.as_chunks::<16>().0;
         let record = chunks.iter().fold(what, |record, chunk| {

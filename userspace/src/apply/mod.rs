@@ -34,12 +34,13 @@
 //! | any of `game.v1` and `quest.v1` but a first spawn or open | `not-found` | no such hunt | each kind's |
 //! | the same, but hunt-close | `closed` | the hunt is closed or its time is up | `hunt_tests::a_closed_hunt_plays_no_more_and_its_wallets_stay` |
 //! | any but hunt-close, in a hunt with a quota | `over-quota` | before all else: the hunt has had its events of this second | `hunt_tests::a_hunt_uses_no_more_than_its_quota` |
+//! | any, in a split hunt | `wrong-region` | before all else: the cell lies, or the player is at home, in another region | `split_tests::events_are_taken_where_they_belong` |
 //! | hotspot-spawn | `full` | hunts or cells are used up; a cell that exists is always set again | `tests::hunts_cells_and_players_run_out` |
 //! | | `applied` | the hotspot stands on the cell, whatever stood there; ground held there is nobody's | `tests::a_spawn_replaces_what_stood_there` |
 //! | collect-item, use-key, claim | `not-found` | no such cell, or its hotspot is of another kind | `rules::tests::what_is_not_there_is_not_found` |
 //! | | `expired` | its second has come | `rules::tests::expiry_is_looked_at_before_what_remains` |
 //! | | `already-claimed` | nothing remains; ground: the player's own team holds it, or the player has none | `rules::tests::nothing_remaining_is_already_claimed` |
-//! | use-key | `no-key` | the player is unknown or holds no such item | `rules::tests::without_the_key_of_the_chest_there_is_no_key` |
+//! | use-key | `no-key` | the player is unknown or holds no such item; it is not the one that was named | `rules::tests::without_the_key_of_the_chest_there_is_no_key` |
 //! | collect-item, claim | `full` | the player is unknown and players are used up | `rules::tests::collecting_without_room_is_full` |
 //! | collect-item, use-key, claim | `full` | item count, wallet or score would overflow | `rules::tests::a_reward_that_overflows_is_full` |
 //! | collect-item, claim | `not-joined` | the game is played in teams, and the player has none | `hunt_tests::teams_share_a_bank_that_is_never_below_zero` |
@@ -56,7 +57,8 @@
 //! | hotspot-expire | `not-found` | no such cell | `rules::tests::an_ended_hotspot_gives_no_more` |
 //! | | `expired` | its second had come before | the same |
 //! | | `applied` | its second is now; the cell stays, and who claimed it | the same |
-//! | hunt-open | `malformed` | no such game type, or it does not take length and settings | `games::tests` |
+//! | hunt-open | `malformed` | no such game type, or it does not take length and settings, or cannot be split | `games::tests`, `split_tests::events_are_taken_where_they_belong` |
+//! | | `wrong-region`, `wrong-game` | the region has another key; it has players or cells | `split_tests::events_are_taken_where_they_belong` |
 //! | | `full` | the hunt is unknown and hunts are used up | `hunt_tests::definitions_deeds_and_hunts_run_out` |
 //! | | `closed`, `already-done`, `wrong-game` | it is closed or over; it was opened before; it has players, and the game is in teams | `rules::hunts::tests::a_hunt_is_opened_once_and_closed_once` |
 //! | | `applied` | it is of that game type, and ends after its length; what was there stays | the same |
@@ -98,6 +100,10 @@
 //! allows is `over-quota` and changes nothing. What is over a quota is not recorded as
 //! judged either: it may come again.
 //!
+//! In a split hunt, collect-item, use-key, claim and wallet-transfer of another region
+//! are reserved, judged there, and settled: see [`effects`]. What they end with is what
+//! the table says, and `full` when too many are under way.
+//!
 //! A hunt comes to be with its first open, spawn, credit or reward, a player with the
 //! first event that gives it something, or by joining. A refused event creates
 //! neither. A hunt that nobody has opened is played as a free-roam hunt.
@@ -106,13 +112,17 @@ mod acts;
 mod belt;
 mod capture;
 mod digest;
+pub mod effects;
 pub mod games;
+mod hotspots;
+mod outbox;
 mod partition;
 pub mod rules;
 
 pub use belt::{LOOK, Owned, Place, apply_batch, apply_slice};
 pub use capture::PartitionImage;
 pub use digest::Digest;
+pub use outbox::{Asker, EFFECTS_MAX, Effect, Reply, Request, Settled};
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};
 
 #[cfg(test)]
@@ -121,5 +131,7 @@ mod fault_tests;
 mod hunt_tests;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod split_tests;
 #[cfg(test)]
 pub(crate) mod tests;

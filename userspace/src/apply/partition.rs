@@ -5,17 +5,18 @@ use std::io;
 use std::sync::Arc;
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{Hotspot, HotspotKind};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 
 use super::belt::{self, Entry, One, Pending, Place};
 use super::capture::Captured;
 use super::digest::Digest;
-use super::games::{self, CLASSES, GameRow, Payee};
-use super::rules::{self, Action, HotspotState, PlayerState, Terms};
+use super::effects::{self, RESERVED};
+use super::games::{self, CLASSES};
+use super::outbox::{Asker, Outbox};
+use super::rules::{self, Action, PlayerState};
 use crate::batch::{BatchView, OutcomeSlots, Range};
 use crate::dedupe::{self, Dedupe, DedupeBytes, DedupeLimits, Secret, Verdict};
-use crate::index::{Cell, Hunt, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
+use crate::index::{Hunt, HuntId, Index, IndexBytes, IndexLimits, Player, PlayerSlot};
 
 /// Slots of [`Partition::outcomes`].
 pub const OUTCOME_SLOTS: usize = 32;
@@ -40,13 +41,15 @@ pub struct PartitionBytes {
     pub index: IndexBytes,
     /// Idempotency keys.
     pub dedupe: DedupeBytes,
+    /// What it owes other partitions.
+    pub outbox: u64,
 }
 
 impl PartitionBytes {
     /// All of it.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.index.total() + self.dedupe.total() as u64
+        self.index.total() + self.dedupe.total() as u64 + self.outbox
     }
 }
 
@@ -61,6 +64,7 @@ pub struct Partition {
     pub(super) log_time_ns: u64,
     pub(super) digest: Digest,
     pub(super) outcomes: [u64; OUTCOME_SLOTS],
+    pub(super) outbox: Outbox,
     /// Events of the last entry that a rule has decided, by latency class.
     pub(super) decided: [u32; CLASSES],
     pub(super) captured: Option<Captured>,
@@ -90,15 +94,43 @@ pub(super) struct Now<'a> {
     log_time_ms: u64,
     pub(super) log_time_s: u32,
     slots: Option<&'a OutcomeSlots>,
+    batch: Asker,
 }
 
-/// A take that its rule allows, before anything of it is written.
-#[derive(Clone, Copy)]
-struct Taking {
-    hotspot: HotspotState,
-    player: PlayerState,
-    /// Team that held the ticket, if any did.
-    holder: u8,
+impl Now<'_> {
+    pub(super) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) const fn log_time_ns(&self) -> u64 {
+        self.log_time_ns
+    }
+
+    pub(super) const fn log_time_ms(&self) -> u64 {
+        self.log_time_ms
+    }
+
+    /// Whoever waits for the event of this slot.
+    pub(super) const fn asker(&self, slot: u32) -> Asker {
+        Asker { slot, ..self.batch }
+    }
+
+    pub(super) fn set_slot(&self, slot: u32, outcome: u8) {
+        if let Some(slots) = self.slots {
+            slots.set(slot, outcome);
+        }
+    }
+}
+
+/// What becomes of a fresh event.
+pub(super) enum Judged {
+    /// Kept with its key.
+    Decided(Outcome),
+    /// Not kept: it may come again with the same key, and a flood shall not use up the
+    /// keys of others.
+    Refused(Outcome),
+    /// A request was made, and its reply decides.
+    Reserved,
 }
 
 impl Partition {
@@ -119,6 +151,7 @@ impl Partition {
             log_time_ns: 0,
             digest: Digest::default(),
             outcomes: [0; OUTCOME_SLOTS],
+            outbox: Outbox::new()?,
             decided: [0; CLASSES],
             captured: None,
         })
@@ -131,6 +164,7 @@ impl Partition {
         PartitionBytes {
             index: Index::bytes_of(&limits.index),
             dedupe: Dedupe::bytes_of(&limits.dedupe),
+            outbox: Outbox::bytes(),
         }
     }
 
@@ -211,7 +245,7 @@ impl Partition {
         slots: Option<&OutcomeSlots>,
     ) {
         debug_assert_eq!(range.partition, self.number, "a range of another partition");
-        let entry = Entry { epoch, log_time_ns, slots };
+        let entry = Entry::new(epoch, log_time_ns, slots, view);
         let (mut one, range) = (One(self), std::iter::once(*range));
         belt::run(&mut one, &entry, view, range, &mut Place::default(), || false);
     }
@@ -238,36 +272,42 @@ impl Partition {
             log_time_ms: self.log_time_ns / 1_000_000,
             log_time_s: rules::log_time_s(self.log_time_ns),
             slots: entry.slots,
+            batch: entry.batch,
         }
     }
 
     /// Step 3: the event's outcome, and everything that follows from it.
     #[inline(always)]
     pub(super) fn judge(&mut self, now: &Now<'_>, pending: &Pending<'_>) {
+        if pending.is_effect() {
+            return self.effect(now, pending);
+        }
         let Some(action) = pending.action() else {
             return self.settle(now, pending, Outcome::Malformed);
         };
         let (fingerprint, key_ms) = (pending.fingerprint, dedupe::key_ms(&pending.key));
         match self.dedupe.check(fingerprint, key_ms, now.log_time_ms) {
             Verdict::Fresh => {
-                let bound = self.bound_hunt(pending, action);
-                let counted = bound.map_or(Ok(()), |hunt| self.count(now, hunt));
-                let performed = counted.and_then(|()| self.act(now, pending, action));
-                let outcome = performed.err().unwrap_or(Outcome::Applied);
-                if let (Some(hunt), Outcome::OverQuota) = (bound, outcome) {
-                    // Not recorded: it may come again, and a flood shall not use up
-                    // the keys of others.
-                    self.count_refused(hunt);
-                    return self.settle(now, pending, outcome);
-                }
+                let judged = match self.special_hunt(pending) {
+                    Some(hunt) => self.act_specially(now, pending, action, hunt),
+                    None => Judged::Decided(outcome_of(self.act(now, pending, action))),
+                };
+                let code = match judged {
+                    Judged::Decided(outcome) => outcome.code(),
+                    Judged::Refused(outcome) => return self.settle(now, pending, outcome),
+                    Judged::Reserved => RESERVED,
+                };
                 // Looked for again where it was not known: the event may have made it.
                 if let Some(hunt) = self.hunt_of(pending) {
                     self.index.tally_event(hunt);
                     let class = games::of(self.index.hunt_record(hunt)).latency;
                     self.decided[class as usize] += 1;
                 }
-                self.dedupe.record(fingerprint, key_ms, outcome.code(), now.epoch);
-                self.settle(now, pending, outcome);
+                self.dedupe.record(fingerprint, key_ms, code, now.epoch);
+                match judged {
+                    Judged::Decided(outcome) => self.settle(now, pending, outcome),
+                    _ => now.set_slot(pending.slot, RESERVED),
+                }
             }
             Verdict::Duplicate { outcome, epoch } => {
                 self.settle_duplicate(now, pending, outcome, epoch);
@@ -280,11 +320,15 @@ impl Partition {
     #[inline(always)]
     fn settle(&mut self, now: &Now<'_>, pending: &Pending<'_>, outcome: Outcome) {
         let code = outcome.code();
+        self.count_outcome(&pending.key, code);
+        now.set_slot(pending.slot, code);
+    }
+
+    /// The event of a key has its first outcome.
+    #[inline(always)]
+    pub(super) fn count_outcome(&mut self, key: &[u8; 16], code: u8) {
         self.outcomes[usize::from(code) % OUTCOME_SLOTS] += 1;
-        self.digest.outcome(&pending.key, code, 0);
-        if let Some(slots) = now.slots {
-            slots.set(pending.slot, code);
-        }
+        self.digest.outcome(key, code, 0);
     }
 
     #[inline]
@@ -296,12 +340,42 @@ impl Partition {
         }
     }
 
-    /// The hunt of an event, if it may use only so much.
+    /// The hunt of an event, if it may use only so much or is a region of a split one.
     #[inline(always)]
-    fn bound_hunt(&self, pending: &Pending<'_>, action: Action) -> Option<HuntId> {
+    fn special_hunt(&self, pending: &Pending<'_>) -> Option<HuntId> {
         let hunt = self.hunt_of(pending)?;
-        let is_bound = self.index.hunt_record(hunt).is_bound != 0 && action != Action::Close;
-        is_bound.then_some(hunt)
+        let record = self.index.hunt_record(hunt);
+        (record.is_bound | record.split_bits != 0).then_some(hunt)
+    }
+
+    /// As [`Self::act`], in such a hunt.
+    #[inline(never)]
+    fn act_specially(
+        &mut self,
+        now: &Now<'_>,
+        pending: &Pending<'_>,
+        action: Action,
+        hunt: HuntId,
+    ) -> Judged {
+        let record = self.index.hunt_record(hunt);
+        let (is_bound, region) = (record.is_bound != 0 && action != Action::Close, record.split());
+        if region.is_some_and(|region| !effects::belongs(&region, action, pending)) {
+            return Judged::Refused(Outcome::WrongRegion);
+        }
+        let elsewhere = region.and_then(|region| effects::elsewhere(&region, action, pending));
+        let counted = if is_bound { self.count(now, hunt) } else { Ok(()) };
+        let performed = counted.and_then(|()| match elsewhere {
+            Some(to) => self.ask(now, pending, action, hunt, to),
+            None => self.act(now, pending, action).map(|()| Judged::Decided(Outcome::Applied)),
+        });
+        match performed {
+            Ok(judged) => judged,
+            Err(Outcome::OverQuota) => {
+                self.count_refused(hunt);
+                Judged::Refused(Outcome::OverQuota)
+            }
+            Err(outcome) => Judged::Decided(outcome),
+        }
     }
 
     /// The rule of a fresh event.
@@ -309,7 +383,9 @@ impl Partition {
     fn act(&mut self, now: &Now<'_>, pending: &Pending<'_>, action: Action) -> Result<(), Outcome> {
         match action {
             Action::Collect => self.take(now, pending, rules::collect),
-            Action::UseKey => self.take(now, pending, rules::use_key),
+            Action::UseKey(named) => self.take(now, pending, |hotspot, player, terms| {
+                rules::use_key(named, hotspot, player, terms)
+            }),
             Action::Claim => self.take(now, pending, rules::claim),
             Action::Credit(amount) => self.credit(pending, amount),
             Action::Spend(amount) => self.spend(pending, amount),
@@ -381,7 +457,7 @@ impl Partition {
     /// What the player of a slot owns; nothing for one to be made, if there is
     /// room for it.
     #[inline(always)]
-    fn player_in(&self, slot: Option<PlayerSlot>) -> Option<PlayerState> {
+    pub(super) fn player_in(&self, slot: Option<PlayerSlot>) -> Option<PlayerState> {
         match slot {
             Some(slot) => Some(player_state(self.index.player(slot))),
             None => self.has_player_room().then(PlayerState::default),
@@ -390,122 +466,6 @@ impl Partition {
 
     fn has_player_room(&self) -> bool {
         self.index.players_len() < self.limits.index.players_max
-    }
-
-    /// Collect, use-key and claim: something moves from a hotspot to a player.
-    #[inline(always)]
-    fn take(
-        &mut self,
-        now: &Now<'_>,
-        pending: &Pending<'_>,
-        rule: impl FnOnce(
-            Option<HotspotState>,
-            Option<PlayerState>,
-            &Terms,
-        ) -> Result<(HotspotState, PlayerState), Outcome>,
-    ) -> Result<(), Outcome> {
-        let (hunt, hunt_record) = self.playing(now, pending)?;
-        let game = games::of(hunt_record);
-        let cell_slot = self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell);
-        let cell_slot = cell_slot.ok_or(Outcome::NotFound)?;
-        let mut record = *self.index.cell(cell_slot);
-        let (player_slot, player) = self.player_of(Some(hunt), pending);
-        let mut terms = Terms {
-            factor: (game.factor)(hunt_record, now.log_time_s),
-            payee: game.payee,
-            log_time_s: now.log_time_s,
-        };
-        let mut hotspot = hotspot_state(&record);
-        let holder = self.reopen(game, &record, player.as_ref(), &mut hotspot);
-        if holder != 0 {
-            // Two teams that claim in turn would make currency out of nothing.
-            terms.payee = Payee::Nobody;
-        }
-        let (hotspot, player) = rule(hotspot, player, &terms)?;
-        if game.is_in_teams && player.team == 0 {
-            return Err(Outcome::NotJoined);
-        }
-        let taking = Taking { hotspot, player, holder };
-        let shared = self.shared(now, pending, hunt, &taking, &terms, game)?;
-        let player_slot = self.write_player(Whose::of(hunt, pending), player_slot, &player)?;
-        record.remaining = hotspot.remaining;
-        record.claimed_by = if hotspot.claimed { player_slot.mark() } else { 0 };
-        self.index.cell_write(cell_slot, record);
-        let claimed_by = hotspot.claimed.then_some(pending.player);
-        self.digest.cell(pending.domain, pending.cell, &hotspot, claimed_by);
-        if let Some((mut changed, is_winner)) = shared {
-            if is_winner {
-                changed.winner = player_slot.mark();
-            }
-            self.write_hunt(hunt, &changed);
-        }
-        Ok(())
-    }
-
-    /// Team that holds the ticket on a cell, 0 for none. For any other it is there to
-    /// be claimed again, if the game is about holding ground.
-    #[inline(always)]
-    fn reopen(
-        &self,
-        game: &GameRow,
-        cell: &Cell,
-        player: Option<&PlayerState>,
-        hotspot: &mut Option<HotspotState>,
-    ) -> u8 {
-        if !game.holds_ground {
-            return 0;
-        }
-        let (Some(slot), Some(hotspot)) = (PlayerSlot::of_mark(cell.claimed_by), hotspot) else {
-            return 0;
-        };
-        let holder = self.index.player(slot).team;
-        if player.is_some_and(|player| player.team != 0 && player.team != holder) {
-            hotspot.remaining = 1;
-        }
-        holder
-    }
-
-    /// What a take changes of the hunt itself, if anything: its banks, tiles or pot;
-    /// and whether the player would win the pot now.
-    #[inline(always)]
-    fn shared(
-        &self,
-        now: &Now<'_>,
-        pending: &Pending<'_>,
-        hunt: HuntId,
-        taking: &Taking,
-        terms: &Terms,
-        game: &GameRow,
-    ) -> Result<Option<(Hunt, bool)>, Outcome> {
-        let Taking { hotspot, player, holder } = taking;
-        let holds_ground = hotspot.claimed && game.holds_ground;
-        let is_shared = matches!(terms.payee, Payee::Bank | Payee::Pot);
-        let pays = hotspot.kind != HotspotKind::Item && is_shared;
-        if !holds_ground && !pays {
-            return Ok(None);
-        }
-        let mut changed = *self.index.hunt_record(hunt);
-        if holds_ground {
-            changed.lose_tile(*holder);
-            changed.gain_tile(player.team);
-        }
-        let reward = u64::from(hotspot.reward);
-        let mut is_winner = false;
-        match terms.payee {
-            Payee::Bank if pays => {
-                let bank = changed.bank_mut(player.team).ok_or(Outcome::NotJoined)?;
-                *bank = rules::plus(*bank, reward)?;
-            }
-            Payee::Pot if pays => {
-                changed.pot = rules::plus(changed.pot, reward)?;
-                changed.lots = changed.lots.checked_add(1).ok_or(Outcome::Full)?;
-                let n = changed.lots.into();
-                let lot = games::lot(&pending.key, now.epoch, now.log_time_ns, n);
-                is_winner = lot.is_multiple_of(n);
-            }
-            Payee::Wallet | Payee::Bank | Payee::Pot | Payee::Nobody => {}
-        }
-        Ok(Some((changed, is_winner)))
     }
 
     /// Writes a hunt's record.
@@ -581,80 +541,11 @@ impl Partition {
         self.write_player(whose, payer_slot, &payer)?;
         Ok(())
     }
-
-    fn expire(&mut self, now: &Now<'_>, pending: &Pending<'_>) -> Result<(), Outcome> {
-        let (hunt, _) = self.playing(now, pending)?;
-        let slot = self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell);
-        let slot = slot.ok_or(Outcome::NotFound)?;
-        let mut record = *self.index.cell(slot);
-        let hotspot = rules::expire(hotspot_state(&record), now.log_time_s)?;
-        record.expiry_s = hotspot.expiry_s;
-        self.index.cell_write(slot, record);
-        let claimant = PlayerSlot::of_mark(record.claimed_by);
-        let claimed_by = claimant.map(|slot| self.index.player(slot).player());
-        self.digest.cell(pending.domain, pending.cell, &hotspot, claimed_by);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn spawn(
-        &mut self,
-        now: &Now<'_>,
-        pending: &Pending<'_>,
-        hotspot: &Hotspot,
-    ) -> Result<(), Outcome> {
-        let spawned = rules::spawn(hotspot, now.log_time_s);
-        let known = self.hunt_of(pending);
-        if known.is_some() {
-            self.playing(now, pending)?;
-        }
-        let slot =
-            known.and_then(|hunt| self.index.cell_slot_near(pending.cell_hint, hunt, pending.cell));
-        // Before the hunt is made: what is refused creates nothing.
-        if slot.is_none() && self.index.cells_len() >= self.limits.index.cells_max {
-            return Err(Outcome::Full);
-        }
-        let hunt = self.hunt_or_new(known, pending)?;
-        if slot.is_none() && !self.has_cell_quota(hunt) {
-            return Err(Outcome::OverQuota);
-        }
-        let record = Cell::new(hunt, pending.cell, hotspot, spawned.expiry_s);
-        match slot {
-            Some(slot) => {
-                self.lose_ground(hunt, self.index.cell(slot).claimed_by);
-                self.index.cell_write(slot, record);
-            }
-            None => {
-                self.index.cell_insert(record).map_err(|_| Outcome::Full)?;
-            }
-        }
-        self.digest.cell(pending.domain, pending.cell, &spawned, None);
-        Ok(())
-    }
-
-    /// The ticket that the player of `mark` held, if any, is no more.
-    fn lose_ground(&mut self, hunt: HuntId, mark: u32) {
-        let Some(slot) = PlayerSlot::of_mark(mark) else { return };
-        let record = self.index.hunt_record(hunt);
-        if games::of(record).holds_ground {
-            let mut changed = *record;
-            changed.lose_tile(self.index.player(slot).team);
-            self.write_hunt(hunt, &changed);
-        }
-    }
 }
 
-/// The hotspot of a record; `None` for the record of no cell.
 #[inline(always)]
-fn hotspot_state(cell: &Cell) -> Option<HotspotState> {
-    Some(HotspotState {
-        kind: cell.kind()?,
-        item: cell.item(),
-        remaining: cell.remaining,
-        reward: cell.reward(),
-        expiry_s: cell.expiry_s,
-        claimed: cell.claimed_by != 0,
-    })
+fn outcome_of(performed: Result<(), Outcome>) -> Outcome {
+    performed.err().unwrap_or(Outcome::Applied)
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ pub trait Port {
 
     /// The way back to a packet's sender, for a reply that is sent when the
     /// packet is gone.
-    type Path: Send;
+    type Path: Send + Clone;
 
     /// Begins a batch of up to `max` frames that have arrived; gives how many.
     fn receive(&mut self, max: usize) -> usize;

@@ -5,7 +5,7 @@
 //!   0      4         6       8      12     16       20       24            28           32     40       48 .. 64
 //!   | VBAT | version | group | lane | runs | events | ranges | order_offset | ranges_offset| life | number | zero
 //!  runs, in order of arrival, from 64 on
-//!   | domain u64 | first_event u32 | events u16 | zero u16 | events as on the wire ... |
+//!   | domain u64 | first_event u32 | events u16 | origin u16 | events as on the wire ... |
 //!  order: u32 offset of each run, stably sorted by partition
 //!  ranges, ascending by partition
 //!   | partition u16 | zero u16 | first u32 (into order) | runs u32 | events u32 |
@@ -147,6 +147,27 @@ impl Range {
     }
 }
 
+/// Who wrote the events of a run: its `origin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Origin {
+    /// Whoever sent a datagram.
+    Sender = 0,
+    /// A lane, for a partition that owes something to another (`apply/effects.rs`).
+    /// Nothing that a sender writes makes such a run.
+    Partition = 1,
+}
+
+impl Origin {
+    const fn of(code: u16) -> Option<Self> {
+        match code {
+            0 => Some(Self::Sender),
+            1 => Some(Self::Partition),
+            _ => None,
+        }
+    }
+}
+
 /// Events of one domain that arrived one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
@@ -154,6 +175,8 @@ pub struct Run<'a> {
     pub domain: u64,
     /// Outcome slot of its first event; the others follow.
     pub first_event: u32,
+    /// Who wrote it.
+    pub origin: Origin,
     /// Its events.
     pub events: Events<'a>,
 }
@@ -218,10 +241,10 @@ impl<'a> BatchView<'a> {
         }
         let (mut at, mut events, mut found) = (HEADER_BYTES, 0u32, 0usize);
         while at < order {
-            let run = self.run_at(at).ok_or(("a run is cut off", at))?;
+            let run = self.run_at(at).ok_or(("a run is cut off, or of unknown origin", at))?;
             let count = run.events.len();
             let body = &self.bytes[at + RUN_HEADER_BYTES..order];
-            if u16_at(self.bytes, at + 14) != Some(0) || run.first_event != events || count == 0 {
+            if run.first_event != events || count == 0 {
                 return Err(("a run's header disagrees", at));
             }
             let mut bytes = 0;
@@ -341,6 +364,7 @@ impl<'a> BatchView<'a> {
         Some(Run {
             domain: u64_at(header, 0)?,
             first_event: u32_at(header, 8)?,
+            origin: Origin::of(u16_at(header, 14)?)?,
             events: Events::of_checked(body, count),
         })
     }

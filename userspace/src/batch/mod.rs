@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use format::{BatchError, BatchView, Range, Run};
+pub use format::{BatchError, BatchView, Origin, Range, Run};
 pub use pool::{BatchBuf, OutcomeSlots, Pool};
 
 /// The bytes of a batch, wherever they are held.

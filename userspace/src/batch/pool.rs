@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use veltrix_abi::outcomes::DUPLICATE_BIT;
 
 use super::format::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_RUNS_MAX, BatchHeader, HEADER_BYTES, RANGE_BYTES,
-    RUN_HEADER_BYTES, Range,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_RUNS_MAX, BatchHeader, HEADER_BYTES, Origin,
+    RANGE_BYTES, RUN_HEADER_BYTES, Range,
 };
 
 /// One outcome per event, filled by the lanes that own its partitions: slots
@@ -149,8 +149,9 @@ pub struct BatchBuf {
     /// Partition and offset of each run, in order of arrival.
     runs: Vec<(u16, u32)>,
     events: u32,
-    /// Domain of the last run; consecutive datagrams of one domain share a run.
-    last_domain: u64,
+    /// Domain and origin of the last run; consecutive datagrams of one domain share a
+    /// run.
+    last: (u64, Origin),
     /// Counting sort: runs and events by partition.
     tally: Box<[(u32, u32)]>,
     touched: u32,
@@ -164,7 +165,7 @@ impl BatchBuf {
             len: 0,
             runs: Vec::with_capacity(BATCH_RUNS_MAX),
             events: 0,
-            last_domain: 0,
+            last: (0, Origin::Sender),
             tally: vec![(0, 0); usize::from(partitions)].into(),
             touched: 0,
             slots: OutcomeSlots::new(),
@@ -223,13 +224,37 @@ impl BatchBuf {
     /// first, or `None` when they do not fit: seal first.
     #[inline]
     pub fn append(&mut self, partition: u16, domain: u64, body: &[u8], events: u16) -> Option<u32> {
+        self.append_run(partition, domain, Origin::Sender, body, events)
+    }
+
+    /// As [`Self::append`], for one event that partitions exchange.
+    pub fn append_effect(&mut self, partition: u16, domain: u64, body: &[u8]) -> Option<u32> {
+        self.append_run(partition, domain, Origin::Partition, body, 1)
+    }
+
+    /// Whether so many runs of one event each, of `body_bytes` at the most, fit.
+    #[must_use]
+    pub fn has_room(&self, runs: usize, body_bytes: usize) -> bool {
+        let bytes = runs * (RUN_HEADER_BYTES + body_bytes + 4 + RANGE_BYTES);
+        self.sealed_bytes_with(bytes) <= BATCH_BYTES_MAX && self.runs.len() + runs < BATCH_RUNS_MAX
+    }
+
+    #[inline(always)]
+    fn append_run(
+        &mut self,
+        partition: u16,
+        domain: u64,
+        origin: Origin,
+        body: &[u8],
+        events: u16,
+    ) -> Option<u32> {
         if self.sealed_bytes_with(body.len()) > BATCH_BYTES_MAX || self.runs.len() == BATCH_RUNS_MAX
         {
             return None;
         }
         let first_event = self.events;
         let tally = self.tally.get_mut(usize::from(partition))?;
-        let joins = self.last_domain == domain && !self.runs.is_empty();
+        let joins = self.last == (domain, origin) && !self.runs.is_empty();
         if joins {
             let (_, offset) = *self.runs.last()?;
             let at = offset as usize + 12;
@@ -243,9 +268,9 @@ impl BatchBuf {
             header[..8].copy_from_slice(&domain.to_le_bytes());
             header[8..12].copy_from_slice(&first_event.to_le_bytes());
             header[12..14].copy_from_slice(&events.to_le_bytes());
-            header[14..16].fill(0);
+            header[14..16].copy_from_slice(&(origin as u16).to_le_bytes());
             self.len += RUN_HEADER_BYTES;
-            self.last_domain = domain;
+            self.last = (domain, origin);
         }
         tally.1 += u32::from(events);
         self.bytes[self.len..self.len + body.len()].copy_from_slice(body);

@@ -26,7 +26,7 @@ const EPOCH_BITS: u32 = 26;
 pub(super) const EPOCH_DELTA_MAX: u64 = (1 << EPOCH_BITS) - 1;
 
 /// Largest outcome code that can be kept; zero marks a free place.
-pub(super) const OUTCOME_MAX: u8 = (1 << (TAIL_BITS - EPOCH_BITS)) - 1;
+pub const OUTCOME_MAX: u8 = (1 << (TAIL_BITS - EPOCH_BITS)) - 1;
 
 /// Four keys, filled from the front and never removed one by one.
 ///
@@ -79,9 +79,15 @@ impl Bucket {
     }
 }
 
-/// Looks for a key among the buckets of a generation.
+/// Looks for a key among the buckets of a generation: what is known of it.
 #[inline(always)]
 pub(super) fn find(buckets: &[Bucket], print: Fingerprint) -> Option<Found> {
+    locate(buckets, print).map(|(_, found)| found)
+}
+
+/// As [`find`], with the bucket that holds it.
+#[inline(always)]
+pub(super) fn locate(buckets: &[Bucket], print: Fingerprint) -> Option<(usize, Found)> {
     let (low, middle) = (print.low(), print.middle());
     let mut at = print.home(buckets.len() as u32);
     for _ in 0..buckets.len().min(REACH as usize) {
@@ -90,7 +96,7 @@ pub(super) fn find(buckets: &[Bucket], print: Fingerprint) -> Option<Found> {
         if bucket.lows.iter().fold(false, |any, word| any | (*word == low))
             && let Some(found) = bucket.find(low, middle)
         {
-            return Some(found);
+            return Some((at, found));
         }
         if !bucket.is_full() {
             return None;
@@ -124,6 +130,18 @@ pub(super) fn insert(bucket: &mut Bucket, print: Fingerprint, outcome: u8, epoch
     let tail = u64::from(outcome) << EPOCH_BITS | epoch_delta;
     bucket.lows[i] = print.low();
     bucket.highs[i] = u64::from(print.middle()) << TAIL_BITS | tail;
+}
+
+/// Gives a key that the bucket holds another outcome and epoch.
+pub(super) fn rewrite(bucket: &mut Bucket, print: Fingerprint, outcome: u8, epoch_delta: u64) {
+    let is_it = |low: u64, high: u64| {
+        low == print.low() && (high >> TAIL_BITS) as u32 == print.middle() && occupied(high)
+    };
+    let places = bucket.lows.iter().zip(&mut bucket.highs);
+    if let Some((_, high)) = { places }.find(|(low, high)| is_it(**low, **high)) {
+        let tail = u64::from(outcome) << EPOCH_BITS | epoch_delta;
+        *high = u64::from(print.middle()) << TAIL_BITS | tail;
+    }
 }
 
 #[inline(always)]

@@ -78,6 +78,15 @@ impl Fingerprint {
     /// Of nothing; for places that wait to be filled.
     pub const ZERO: Self = Self(0);
 
+    /// Of the same key, asked from the domain `home`: never equal to the key's own, in
+    /// the same bucket, and as unlikely as any other to be somebody else's. Domain keys
+    /// of regions are well mixed.
+    #[must_use]
+    #[inline(always)]
+    pub const fn asked_from(self, home: u64) -> Self {
+        Self(self.0 ^ home as u128 ^ 0x9e37_79b9 << 64)
+    }
+
     /// Bits that are kept and compared.
     pub(super) const STORED_BITS: u32 = 96;
 

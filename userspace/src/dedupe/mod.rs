@@ -54,7 +54,8 @@ use veltrix_abi::outcomes::Outcome;
 
 use crate::base::table::{Table, prefetch};
 
-use bucket::{Bucket, EPOCH_DELTA_MAX, OUTCOME_MAX};
+pub use bucket::OUTCOME_MAX;
+use bucket::{Bucket, EPOCH_DELTA_MAX};
 use image::Capture;
 use layout::Layout;
 use state::State;
@@ -211,6 +212,35 @@ impl Dedupe {
         generation.len += 1;
         if generation.len >= u64::from(self.layout.drop_at) {
             self.make_room(self.layout.clear_stride());
+        }
+    }
+
+    /// Gives a key that was recorded its last outcome, as of a later epoch; a key that
+    /// is forgotten stays so.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::record`].
+    pub fn settle(&mut self, print: Fingerprint, key_ms: u64, outcome: u8, epoch: u64) {
+        assert!(outcome != 0 && outcome <= OUTCOME_MAX, "outcome {outcome} is no wire code");
+        let mut holders = self.holders(key_ms);
+        while holders != 0 {
+            let generation = holders.trailing_zeros() as usize;
+            holders &= holders - 1;
+            let Some((bucket, found)) = bucket::locate(self.buckets(generation), print) else {
+                continue;
+            };
+            let first = self.state.generations[generation].first_epoch;
+            let delta = epoch.saturating_sub(first);
+            // A generation that is closed for long has no bits for it: the first epoch
+            // is as good a name.
+            let delta = if delta > EPOCH_DELTA_MAX { found.epoch_delta } else { delta };
+            let place = self.first_bucket(generation) + bucket;
+            if let Some(capture) = &mut self.capture {
+                capture.save(&self.keys, place);
+            }
+            bucket::rewrite(&mut self.keys[place], print, outcome, delta);
+            return;
         }
     }
 

@@ -164,7 +164,7 @@ impl Index {
             }
             let hash = self.mix.of(player.hunt, player.player);
             self.layout.player_hash.insert(&mut self.main, hash, slot);
-            self.tally_mut(player.hunt).players += 1;
+            self.tally_mut(player.hunt).players += u32::from(!player.is_guest());
         }
         self.players_len = players.len() as u32;
         Ok(())

@@ -66,8 +66,8 @@ use self::order::{Memory, Order, View};
 pub use self::ranks::Ranked;
 use self::records::{CELL_WORDS, HUNT_WORDS, OrderKey, PLAYER_WORDS};
 pub use self::records::{
-    Cell, CellSlot, Deed, DeedKind, Definition, DefinitionKind, Full, Hunt, HuntId, IndexLimits,
-    Player, PlayerSlot, RECORDS_MAX, SlotHint, Tally,
+    Cell, CellSlot, Deed, DeedKind, Definition, DefinitionKind, Full, GUEST, Hunt, HuntId,
+    IndexLimits, Player, PlayerSlot, RECORDS_MAX, SlotHint, Tally,
 };
 use crate::base::table::{Table, prefetch};
 
@@ -536,7 +536,7 @@ impl Index {
         let hash = self.mix.of(player.hunt, player.player);
         self.layout.player_hash.insert(&mut self.main, hash, slot);
         self.players_len += 1;
-        self.tally_mut(player.hunt).players += 1;
+        self.tally_mut(player.hunt).players += u32::from(!player.is_guest());
         let nothing = Player::new(player.hunt(), player.player);
         self.rank_again(PlayerSlot(slot), &nothing, &player);
         Ok(PlayerSlot(slot))

@@ -7,6 +7,7 @@ use veltrix_abi::kinds::{
     CELL_BITS, Hotspot, HotspotKind, POWER_FACTOR_MAX, REWARD_MAX, SCORE_MAX, TEAMS,
 };
 use veltrix_abi::limits::EVENT_PAYLOAD_BYTES_MAX;
+use veltrix_abi::split::{Region, Split};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Most cells or players of one partition. At 6 GB of cells a partition is far
@@ -216,6 +217,9 @@ pub(super) struct OrderKey {
     pub(super) id: u64,
 }
 
+/// Team of a guest: see [`Player::is_guest`].
+pub const GUEST: u8 = u8::MAX;
+
 /// What a player has in one hunt: 64 bytes, so that each lies on one cache line.
 /// At 48 every other one lay on two, and an event that touches a player asked for
 /// both.
@@ -276,10 +280,18 @@ impl Player {
         HuntId(self.hunt)
     }
 
+    /// Whether the record says only who it is: of a player who is at home in another
+    /// region and has claimed a ticket in this one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_guest(&self) -> bool {
+        self.team == GUEST
+    }
+
     /// Whether score, team, power-up and place are such as can be.
     pub(super) const fn is_sound(&self) -> bool {
         self.score <= SCORE_MAX
-            && self.team as usize <= TEAMS
+            && (self.team as usize <= TEAMS || self.is_guest())
             && match self.power {
                 0 => self.power_until_s == 0,
                 power => power >= 2 && power <= POWER_FACTOR_MAX,
@@ -297,7 +309,7 @@ impl Player {
 pub struct Tally {
     /// Cells with a hotspot, ended ones included.
     pub cells: u32,
-    /// Players that were given something, or joined.
+    /// Players that were given something, or joined; guests are not counted.
     pub players: u32,
     /// Epoch of the last change of a score; 0 before the first.
     pub score_epoch: u64,
@@ -309,14 +321,14 @@ pub struct Tally {
 /// what teams own and what it may use behind.
 ///
 /// ```text
-///  0        8          12       16     17       18         19     20     24
-///  | domain | opened_s | ends_s | game | closed | is_bound | zero | lots | settings ...
+///  0        8          12       16     17       18         19           20     24
+///  | domain | opened_s | ends_s | game | closed | is_bound | split_bits | lots | settings ...
 ///
 ///  32    40       44             48       52       56     64      192     256
 ///  | pot | winner | events_per_s | second | events | zero | banks | tiles ...
 ///
-///  256      260         264           268    272          280    320
-///  | tenant | cells_max | players_max | zero | over_quota | zero |
+///  256      260         264           268      270          271    272          280    288    320
+///  | tenant | cells_max | players_max | region | split_skip | zero | over_quota | root | zero |
 /// ```
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -334,7 +346,8 @@ pub struct Hunt {
     pub closed: u8,
     /// Whether it may use only so much: 0 or 1.
     pub is_bound: u8,
-    pub(super) spare: u8,
+    /// [`Split::bits`] of the hunt that this is a region of; 0 = it is in one piece.
+    pub split_bits: u8,
     /// Lots that were drawn for the pot.
     pub lots: u32,
     /// Settings of its game type.
@@ -360,10 +373,16 @@ pub struct Hunt {
     pub cells_max: u32,
     /// Most players; 0 = no bound but the partition's.
     pub players_max: u32,
-    pub(super) spare_more: u32,
+    /// Number of the region.
+    pub region: u16,
+    /// [`Split::skip`].
+    pub split_skip: u8,
+    pub(super) spare: u8,
     /// Events refused as `over-quota`, ever.
     pub over_quota: u64,
-    pub(super) more_room: [u64; 5],
+    /// Key of the hunt that this is a region of; 0 without.
+    pub root: u64,
+    pub(super) more_room: [u64; 4],
 }
 
 impl Hunt {
@@ -384,6 +403,23 @@ impl Hunt {
     #[inline(always)]
     pub const fn is_over(&self, log_time_s: u32) -> bool {
         self.closed != 0 || (self.ends_s != 0 && self.ends_s <= log_time_s)
+    }
+
+    /// The region that it is of a split hunt, if it is one.
+    #[must_use]
+    #[inline]
+    pub fn split(&self) -> Option<Region> {
+        let split = Split::new(self.split_bits, self.split_skip)?;
+        Some(Region { root: self.root, split, number: self.region })
+    }
+
+    /// Whether what it says of its region goes together.
+    const fn is_split_sound(&self) -> bool {
+        match (self.split_bits, Split::new(self.split_bits, self.split_skip)) {
+            (0, _) => self.split_skip == 0 && self.region == 0 && self.root == 0,
+            (_, Some(split)) => self.region < split.regions(),
+            (_, None) => false,
+        }
     }
 
     /// Bank of a team; `None` for none.
@@ -409,8 +445,9 @@ impl Hunt {
     /// Whether the bytes that mean nothing are 0.
     pub(super) const fn is_sound(&self) -> bool {
         let is_bound = self.cells_max > 0 || self.players_max > 0 || self.events_per_s > 0;
-        matches!((self.spare, self.spare_more, self.room), (0, 0, 0))
-            && matches!(self.more_room, [0, 0, 0, 0, 0])
+        matches!((self.spare, self.room), (0, 0))
+            && matches!(self.more_room, [0, 0, 0, 0])
+            && self.is_split_sound()
             && self.closed <= 1
             && self.is_bound == is_bound as u8
     }

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! One batch is open at a time. It is sealed when it is full, when the ring has
-//! run dry and nothing is in flight, and 250 us after its first event at the
-//! latest: alone, an event waits for nothing; under load, what arrives while
-//! the disk works shares the next write. A datagram is refused only here, before
+//! run dry and nothing is in flight, and 250 us after its first event, unless a
+//! quarter of the buffers is in flight: alone, an event waits for nothing; under
+//! load, what arrives while the disk works shares the next write, and buffers that
+//! are hardly filled do not run out. A datagram is refused only here, before
 //! its events join; afterwards its sender gets the outcomes or silence.
 
 use std::collections::VecDeque;
@@ -23,8 +24,10 @@ use veltrix_abi::wire::{Header, Mode};
 
 use super::link::LaneLink;
 use super::open_acks::{Answer, OpenAcks, Sender};
+use super::parked::{Parked, Waiting, has_waiting_duplicate};
 use super::stages::{Stage, StageTimes};
 use super::{EVENTS_LIMIT, count_outcomes};
+use crate::apply::effects::RESERVED;
 use crate::base::clock::monotonic_ns;
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
@@ -39,6 +42,11 @@ use veltrix_abi::outcomes::DUPLICATE_BIT;
 /// the log, each with its cost on the control core (2-vCPU EPYC VM).
 const SEAL_AFTER_NS: u64 = 250_000;
 
+/// Of so many buffers one may be in flight before batches wait to be full: events in
+/// a further one would wait behind all of these, and without a free buffer they are
+/// refused. A lane looks every 50 us whether one is due.
+const EAGER_OF: usize = 4;
+
 /// A datagram whose answer is owed.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
@@ -52,6 +60,8 @@ struct Pending {
     /// pending; [`NONE`] for its last.
     next: u32,
     events: u16,
+    /// It is answered later, by [`Waiting`].
+    is_parked: bool,
 }
 
 /// No index.
@@ -123,6 +133,8 @@ impl Senders {
 /// A batch on its way, and the answers owed for it.
 struct Flight<T> {
     buffer: usize,
+    /// Number of the batch; 0 until it is sealed.
+    number: u64,
     /// Keeps the pool from giving the buffer out again before its outcomes are read: the
     /// last owner may be another lane, which lets go of it while we take in more events.
     held: Option<Arc<BatchBuf>>,
@@ -138,6 +150,7 @@ impl<T> Flight<T> {
     fn new() -> Self {
         Self {
             buffer: 0,
+            number: 0,
             held: None,
             first_ns: 0,
             events: 0,
@@ -167,6 +180,7 @@ pub(super) struct Ingest<P: Port> {
     senders: Senders,
     flights: VecDeque<Flight<P::Path>>,
     idle: Vec<Flight<P::Path>>,
+    waiting: Waiting<P::Path>,
     submissions: Producer<Arc<BatchBuf>>,
     link: Arc<LaneLink>,
     deadline_ns: u64,
@@ -194,6 +208,7 @@ impl<P: Port> Ingest<P> {
             senders: Senders::new(),
             flights: VecDeque::with_capacity(batches),
             idle: (0..batches).map(|_| Flight::new()).collect(),
+            waiting: Waiting::new(),
             submissions,
             link,
             deadline_ns: u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX),
@@ -261,6 +276,7 @@ impl<P: Port> Ingest<P> {
             first_slot,
             next: NONE,
             events: incoming.events,
+            is_parked: false,
         });
         true
     }
@@ -305,6 +321,7 @@ impl<P: Port> Ingest<P> {
         let Some(mut flight) = self.open.take() else { return };
         self.senders.clear(&flight.ways);
         self.number += 1;
+        flight.number = self.number;
         let buffer = self.pool.open_buffer(flight.buffer);
         buffer.seal(self.lane, self.life, self.number);
         buffer.slots().stamp(Stamp::Sealed, now_ns);
@@ -322,7 +339,7 @@ impl<P: Port> Ingest<P> {
     pub(super) fn end_of_turn(&mut self, is_dry: bool, now_ns: u64) {
         if let Some(open) = &self.open
             && ((is_dry && self.flights.is_empty())
-                || now_ns.saturating_sub(open.first_ns) >= SEAL_AFTER_NS)
+                || (self.is_eager() && now_ns.saturating_sub(open.first_ns) >= SEAL_AFTER_NS))
         {
             self.seal(now_ns);
         }
@@ -333,15 +350,22 @@ impl<P: Port> Ingest<P> {
         }
     }
 
+    /// Whether a batch is sealed before it is full.
+    #[inline]
+    fn is_eager(&self) -> bool {
+        self.flights.len() <= (self.flights.len() + self.idle.len()) / EAGER_OF
+    }
+
     /// Whether answers can be written now.
     #[inline]
     pub(super) fn has_answers(&self) -> bool {
         self.flights.front().is_some_and(|f| self.pool.get(f.buffer).slots().is_done())
     }
 
-    /// When the open batch must be sealed, from `now_ns` on; `None` without one.
+    /// When the open batch must be sealed, from `now_ns` on; `None` without one, and
+    /// when it waits for those in flight.
     pub(super) fn seal_due_in(&self, now_ns: u64) -> Option<Duration> {
-        let open = self.open.as_ref()?;
+        let open = self.open.as_ref().filter(|_| self.is_eager())?;
         Some(Duration::from_nanos((open.first_ns + SEAL_AFTER_NS).saturating_sub(now_ns)))
     }
 
@@ -363,9 +387,14 @@ impl<P: Port> Ingest<P> {
                     let now_ns = monotonic_ns();
                     for way in &flight.ways {
                         let mut next = way.first;
-                        while let Some(pending) = flight.pending.get(next as usize) {
-                            answer(port, acks, counters, slots, way, pending, epoch);
+                        while let Some(pending) = flight.pending.get_mut(next as usize) {
                             next = pending.next;
+                            let later = answer(port, acks, counters, slots, way, pending, epoch);
+                            if let Some(outcomes) = later {
+                                let name = (flight.number, epoch);
+                                park(&mut self.waiting, counters, way, pending, name, &outcomes);
+                                pending.is_parked = true;
+                            }
                         }
                     }
                     note_times(times, slots, &flight.pending, now_ns);
@@ -392,11 +421,165 @@ impl<P: Port> Ingest<P> {
     #[inline]
     pub(super) fn owed(&self) -> (u64, u64) {
         let all = self.flights.iter().chain(&self.open);
-        all.fold((0, 0), |(n, events), f| (n + f.pending.len() as u64, events + f.events))
+        let waiting = if self.waiting.is_empty() { (0, 0) } else { self.waiting.owed() };
+        all.fold(waiting, |(n, events), f| (n + f.pending.len() as u64, events + f.events))
+    }
+
+    /// Partitions of the cluster.
+    pub(super) fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The open batch, with room for so many effects of `bytes` each at the most;
+    /// `None` when no buffer is free.
+    pub(super) fn room_for_effects(
+        &mut self,
+        effects: usize,
+        bytes: usize,
+        now_ns: u64,
+    ) -> Option<&mut BatchBuf> {
+        if let Some(open) = &self.open
+            && !self.pool.open_buffer(open.buffer).has_room(effects, bytes)
+        {
+            self.seal(now_ns);
+        }
+        if self.open.is_none() {
+            self.open(now_ns)?;
+        }
+        let open = self.open.as_ref()?;
+        Some(self.pool.open_buffer(open.buffer))
+    }
+
+    /// Whether there is a batch to append to.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.is_some() || !self.idle.is_empty()
+    }
+
+    /// Age of the oldest batch in flight, nanoseconds; 0 without any.
+    pub(super) fn oldest_ns(&self, now_ns: u64) -> u64 {
+        self.flights.front().map_or(0, |flight| now_ns.saturating_sub(flight.first_ns))
+    }
+
+    /// Whether answers that were waited for have come.
+    #[inline]
+    pub(super) fn has_settled(&self) -> bool {
+        !self.link.settled.is_empty()
+    }
+
+    /// Answers the datagrams whose last event was settled, and gives those up that
+    /// have waited for too long; how many.
+    #[inline]
+    pub(super) fn answer_settled(
+        &mut self,
+        port: &mut P,
+        acks: &mut OpenAcks<P::Packet>,
+        counters: &LaneCounters,
+        times: &mut StageTimes,
+    ) -> usize {
+        if !self.has_settled() && self.waiting.is_empty() {
+            return 0;
+        }
+        let now_ns = monotonic_ns();
+        let oldest = self.flights.front().map_or(u64::MAX, |flight| flight.number);
+        let mut kept = self.waiting.kept_len();
+        let mut done = 0;
+        loop {
+            let settled = match kept.checked_sub(1) {
+                Some(left) => {
+                    kept = left;
+                    self.waiting.kept()
+                }
+                None => self.link.settled.pop(),
+            };
+            let Some(settled) = settled else { break };
+            if settled.asker.life != self.life {
+                continue;
+            }
+            if settled.asker.batch >= oldest {
+                self.waiting.keep(settled);
+            } else if let Some(parked) = self.waiting.settle(&settled) {
+                answer_parked(port, acks, counters, &parked);
+                times.record(Stage::Whole, now_ns.saturating_sub(parked.received_ns), 1);
+                done += 1;
+            }
+        }
+        while let Some(late) = self.waiting.late(now_ns) {
+            lose(counters, late.events);
+            done += 1;
+        }
+        done
     }
 }
 
-/// Writes the answer to one datagram.
+/// Nobody will be told what became of so many events of a datagram.
+fn lose(counters: &LaneCounters, events: u16) {
+    counters.acks.lost.add(1);
+    counters.acks.events_lost.add(events.into());
+}
+
+/// Outcomes of a datagram's events, and first epochs by event.
+type Outcomes = ([u8; EVENTS_LIMIT], [u64; EVENTS_LIMIT]);
+
+/// Keeps a datagram whose events are not all settled, as of batch and epoch `name`.
+#[cold]
+fn park<T: Clone>(
+    waiting: &mut Waiting<T>,
+    counters: &LaneCounters,
+    way: &Way<T>,
+    pending: &Pending,
+    (batch, epoch): (u64, u64),
+    (outcomes, first_epochs): &Outcomes,
+) {
+    let parked = Parked {
+        path: way.path.clone(),
+        hash: way.hash,
+        session: way.session,
+        sequence: pending.sequence,
+        domain: pending.domain,
+        received_ns: pending.received_ns,
+        batch,
+        first_slot: pending.first_slot,
+        events: pending.events,
+        epoch,
+        outcomes: *outcomes,
+        first_epochs: *first_epochs,
+    };
+    if has_waiting_duplicate(parked.outcomes()) || waiting.park(parked).is_err() {
+        lose(counters, pending.events);
+    }
+}
+
+/// Writes the answer to a datagram whose last event is settled.
+fn answer_parked<P: Port>(
+    port: &mut P,
+    acks: &mut OpenAcks<P::Packet>,
+    counters: &LaneCounters,
+    parked: &Parked<P::Path>,
+) {
+    let outcomes = parked.outcomes();
+    let mut first_epochs = [0u64; EVENTS_LIMIT];
+    let mut duplicates = 0;
+    for (outcome, epoch) in outcomes.iter().zip(&parked.first_epochs) {
+        if outcome & DUPLICATE_BIT != 0 {
+            first_epochs[duplicates] = *epoch;
+            duplicates += 1;
+        }
+    }
+    count_outcomes(counters, outcomes);
+    let answer = Answer {
+        session: parked.session,
+        sequence: parked.sequence,
+        domain: parked.domain,
+        epoch: parked.epoch,
+        mode: Mode::Durable,
+        outcomes,
+        first_epochs: &first_epochs[..duplicates],
+    };
+    acks.add(port, counters, Sender::Path(&parked.path, parked.hash), &answer);
+}
+
+/// Writes the answer to one datagram; gives its outcomes instead when an event of it
+/// waits for another region.
 #[inline]
 fn answer<P: Port>(
     port: &mut P,
@@ -406,17 +589,22 @@ fn answer<P: Port>(
     way: &Way<P::Path>,
     pending: &Pending,
     epoch: u64,
-) {
+) -> Option<Outcomes> {
     let mut outcomes = [0u8; EVENTS_LIMIT];
     let outcomes = &mut outcomes[..usize::from(pending.events).min(EVENTS_LIMIT)];
     let mut first_epochs = [0u64; EVENTS_LIMIT];
     let mut duplicates = 0;
+    let mut waits = false;
     for (slot, outcome) in (pending.first_slot..).zip(outcomes.iter_mut()) {
         *outcome = slots.outcome(slot);
+        waits |= *outcome & !DUPLICATE_BIT == RESERVED;
         if *outcome & DUPLICATE_BIT != 0 {
             first_epochs[duplicates] = slots.first_epoch(slot);
             duplicates += 1;
         }
+    }
+    if waits {
+        return Some(unsettled(slots, pending));
     }
     count_outcomes(counters, outcomes);
     let answer = Answer {
@@ -429,6 +617,17 @@ fn answer<P: Port>(
         first_epochs: &first_epochs[..duplicates],
     };
     acks.add(port, counters, Sender::Path(&way.path, way.hash), &answer);
+    None
+}
+
+#[cold]
+fn unsettled(slots: &OutcomeSlots, pending: &Pending) -> Outcomes {
+    let mut all = ([0; EVENTS_LIMIT], [0; EVENTS_LIMIT]);
+    let places = all.0.iter_mut().zip(&mut all.1).take(pending.events.into());
+    for (slot, (outcome, first_epoch)) in (pending.first_slot..).zip(places) {
+        (*outcome, *first_epoch) = (slots.outcome(slot), slots.first_epoch(slot));
+    }
+    all
 }
 
 fn note_times(times: &mut StageTimes, slots: &OutcomeSlots, pending: &[Pending], acked_ns: u64) {
@@ -443,6 +642,8 @@ fn note_times(times: &mut StageTimes, slots: &OutcomeSlots, pending: &[Pending],
     times.record(Stage::Acked, acked_ns.saturating_sub(stamps[4]), datagrams);
     for pending in pending {
         times.record(Stage::Sealed, stamps[0].saturating_sub(pending.received_ns), 1);
-        times.record(Stage::Whole, acked_ns.saturating_sub(pending.received_ns), 1);
+        if !pending.is_parked {
+            times.record(Stage::Whole, acked_ns.saturating_sub(pending.received_ns), 1);
+        }
     }
 }

@@ -6,9 +6,10 @@
 //!   control  --commands----->  lane        committed entries in epoch order, moves, captures
 //!   lane     --reports------>  control     digests, histograms, what became of a move
 //!   lane     --samples------>  control     events it applied, while somebody watches
+//!   lanes    --settled------>  lane        answers that its senders wait for
 //! ```
 //!
-//! No ring can overflow by load: submissions and the answers to them are bound
+//! Of the rings between a lane and the control core none can overflow by load: submissions and the answers to them are bound
 //! by the lane's pool, and whoever writes commands waits for room.
 
 use std::io;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
+use crossbeam_queue::ArrayQueue;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::samples::{RING as SAMPLES, Sample, Watch};
 use super::stages::StageTimes;
 use crate::apply::games::ClassCounts;
-use crate::apply::{Digest, OUTCOME_SLOTS, Partition};
+use crate::apply::{Digest, OUTCOME_SLOTS, Partition, Settled};
 use crate::base::clock::monotonic_ns;
 use crate::base::waker::Waker;
 use crate::batch::{BatchBuf, Payload};
@@ -32,6 +34,9 @@ const COMMANDS: usize = 1024;
 /// Reports that may wait for the control core: digests of 1,024 partitions and
 /// a few more. One that finds no room is counted and dropped.
 const REPORTS: usize = 2048;
+
+/// Answers that may wait for a lane.
+const SETTLED: usize = 4096;
 
 /// What a lane is told, in epoch order.
 pub enum LaneCommand {
@@ -120,8 +125,18 @@ pub struct LaneLink {
     pub apply_ns: AtomicU64,
     /// See [`Self::apply_ns`]; by number of the partition.
     pub judged: Box<[AtomicU64]>,
+    /// What its partitions owe others: requests under way, the bound of each partition
+    /// in [`crate::apply::EFFECTS_MAX`].
+    pub requests_owed: AtomicU64,
+    /// Replies that are not delivered.
+    pub replies_owed: AtomicU64,
+    /// Effects that came again, or found no room, since the start.
+    pub effects_repeated: AtomicU64,
     /// Who watches, and what they missed.
     pub watch: Watch,
+    /// Answers that senders of this lane wait for, from whichever lane has settled
+    /// them. What finds it full is asked for again by the sender.
+    pub(super) settled: ArrayQueue<Settled>,
 }
 
 impl LaneLink {
@@ -129,6 +144,13 @@ impl LaneLink {
     #[must_use]
     pub fn applied_epoch(&self) -> u64 {
         self.applied_epoch.load(Acquire)
+    }
+
+    /// Hands over an answer that a sender of this lane waits for.
+    pub(super) fn settle(&self, settled: Settled) {
+        if self.settled.push(settled).is_ok() {
+            self.waker.wake();
+        }
     }
 
     pub(super) fn set_applied_epoch(&self, epoch: u64) {
@@ -208,7 +230,11 @@ pub fn link(
         reports_lost: AtomicU64::new(0),
         apply_ns: AtomicU64::new(0),
         judged: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+        requests_owed: AtomicU64::new(0),
+        replies_owed: AtomicU64::new(0),
+        effects_repeated: AtomicU64::new(0),
         watch: Watch::default(),
+        settled: ArrayQueue::new(SETTLED),
     });
     let (submit, submissions) = RingBuffer::new(batches);
     let (command, commands) = RingBuffer::new(COMMANDS);

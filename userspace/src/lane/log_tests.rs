@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rtrb::RingBuffer;
 use veltrix_abi::kinds::EventKind;
+use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::partition::partition_of;
 use veltrix_abi::wire::{Event, Reply, decode_reply};
 
@@ -378,6 +379,30 @@ fn while_a_batch_is_in_flight_the_next_one_fills() {
     }
     assert_eq!(lane.acks().len(), 400);
     assert_eq!(lane.counters.outcomes(Outcome::Applied), 400 * 24);
+    lane.assert_log_closed();
+}
+
+#[test]
+fn batches_that_are_hardly_filled_do_not_use_up_the_buffers() {
+    let (mut control, mut specs) = Control::new(1, 16);
+    let mut lane = lane(specs.remove(0));
+    for sequence in 1..=40 {
+        lane.deliver(1, datagram(Mode::Durable, 1, sequence, &[credit(sequence)]));
+        lane.turn();
+        std::thread::sleep(Duration::from_micros(300));
+        lane.turn();
+    }
+    control.collect();
+    assert!((1..=5).contains(&control.sealed.len()), "{}", control.sealed.len());
+    assert_eq!(lane.counters.exits(Exit::Shed), 0);
+    // The last one is sealed when those before it are done.
+    for _ in 0..2 {
+        control.commit_all();
+        while lane.turn() > 0 {}
+        std::thread::sleep(Duration::from_micros(300));
+        lane.turn();
+    }
+    assert_eq!(lane.acks().len(), 40);
     lane.assert_log_closed();
 }
 

@@ -12,10 +12,13 @@
 //! awaits nothing; `userspace/tests/lane_allocations.rs` holds it to that.
 
 mod admission;
+mod effects;
 mod ingest;
 pub mod link;
 mod open_acks;
+mod outcomes;
 mod owner;
+mod parked;
 mod readers;
 pub mod reads;
 pub mod samples;
@@ -26,9 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use veltrix_abi::limits::HEADER_BYTES;
-use veltrix_abi::outcomes::DUPLICATE_BIT;
 use veltrix_abi::wire::{
-    self, AckEntry, Event, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
+    self, AckEntry, HELLO_BODY_BYTES, Header, Kind, Mode, PING_BODY_BYTES, Pong, Request,
     SHORT_BODY_BYTES, VERSION, Welcome,
 };
 use veltrix_abi::{Action, Exit, Outcome, Refusal};
@@ -38,6 +40,7 @@ pub use ingest::BYTES_OF_SENDERS;
 use ingest::{Incoming, Ingest};
 use link::{LaneEnds, LaneLink, LogFacts};
 use open_acks::{Answer, OpenAcks, Sender};
+use outcomes::{Outcomes, count_outcomes};
 use owner::Owner;
 use readers::Readers;
 use reads::{LaneReads, ReadJob};
@@ -198,7 +201,10 @@ impl<P: Port> LogHalf<P> {
 
     /// Nothing is left to do but to wait for packets or for the log.
     fn is_idle(&self) -> bool {
-        !self.owner.has_work() && !self.ingest.has_answers() && !self.readers.has_work()
+        let can_send = self.owner.has_unsent && self.ingest.has_room();
+        let can_send = can_send && self.facts.ready.load(Relaxed);
+        let has_answers = self.ingest.has_answers() || self.ingest.has_settled();
+        !self.owner.has_work() && !has_answers && !self.readers.has_work() && !can_send
     }
 }
 
@@ -206,6 +212,12 @@ impl<P: Port> LogHalf<P> {
 #[must_use]
 pub const fn bytes_of_batch<P: Port>() -> usize {
     Ingest::<P>::bytes_of_batch()
+}
+
+/// Bytes a lane with a log reserves for datagrams that wait for another region.
+#[must_use]
+pub const fn bytes_of_waiting<P: Port>() -> usize {
+    parked::Waiting::<P::Path>::bytes()
 }
 
 /// See the module.
@@ -242,39 +254,6 @@ impl Accepted {
         counters.events.add(self.events + self.deferred_events);
         counters.outcome(Outcome::Accepted, self.events - self.malformed);
         counters.outcome(Outcome::Malformed, self.malformed);
-    }
-}
-
-/// Outcome bytes of the datagram at hand.
-struct Outcomes {
-    bytes: [u8; EVENTS_LIMIT],
-    count: u16,
-    malformed: u16,
-}
-
-impl Outcomes {
-    const NONE: Self = Self { bytes: [0; EVENTS_LIMIT], count: 0, malformed: 0 };
-
-    #[inline(always)]
-    fn clear(&mut self) {
-        self.count = 0;
-        self.malformed = 0;
-    }
-
-    #[inline(always)]
-    fn judge(&mut self, event: &Event<'_>) {
-        let outcome = if event.is_well_formed() { Outcome::Accepted } else { Outcome::Malformed };
-        // No datagram that can be received holds more.
-        if let Some(byte) = self.bytes.get_mut(usize::from(self.count)) {
-            *byte = outcome.code();
-            self.count += 1;
-            self.malformed += u16::from(outcome == Outcome::Malformed);
-        }
-    }
-
-    #[inline(always)]
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.count)]
     }
 }
 
@@ -420,7 +399,16 @@ impl<P: Port> Lane<P> {
             &self.counters,
             &mut log.times,
         );
-        if answered > 0 {
+        let settled = log.ingest.answer_settled(
+            &mut self.port,
+            &mut self.open_acks,
+            &self.counters,
+            &mut log.times,
+        );
+        // Only who leads sends.
+        let ready = log.facts.ready.load(Relaxed);
+        let sent = if ready { log.owner.send_effects(&mut log.ingest, now_ns) } else { 0 };
+        if answered + sent > 0 {
             // Nothing may be in flight any more.
             log.ingest.end_of_turn(taken < self.batch, monotonic_ns());
         }
@@ -428,7 +416,7 @@ impl<P: Port> Lane<P> {
         let (pending, events) = log.ingest.owed();
         self.counters.acks.pending.set(pending + log.readers.owed());
         self.counters.acks.events_pending.set(events);
-        applied + answered + read
+        applied + answered + read + sent + settled
     }
 
     #[inline]
@@ -629,23 +617,6 @@ impl<P: Port> Lane<P> {
     }
 }
 
-/// Counts outcome bytes as they stand in an ack.
-#[inline]
-fn count_outcomes(counters: &LaneCounters, outcomes: &[u8]) {
-    if outcomes.iter().all(|o| *o == Outcome::Applied.code()) {
-        counters.outcome(Outcome::Applied, outcomes.len() as u64);
-        return;
-    }
-    for byte in outcomes {
-        match Outcome::from_code(*byte) {
-            Some(outcome) => counters.outcome(outcome, 1),
-            None if byte & DUPLICATE_BIT != 0 => counters.duplicates.add(1),
-            // A slot that no owner filled: the sums show it.
-            None => {}
-        }
-    }
-}
-
 /// Header of a reply: what the client needs to match it.
 fn echo(request: &Header, kind: Kind) -> Header {
     Header {
@@ -693,6 +664,8 @@ const _: () = assert!(
 mod log_tests;
 #[cfg(test)]
 mod read_tests;
+#[cfg(test)]
+mod split_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -20,9 +20,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rtrb::{Consumer, Producer};
 
+use super::effects::Resending;
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::samples::{Sample, Sampler};
 use super::stages::StageTimes;
+use crate::apply::games::ClassCounts;
 use crate::apply::{OUTCOME_SLOTS, Partition, PartitionImage, Place, apply_slice};
 use crate::base::clock::monotonic_ns;
 use crate::batch::pool::Stamp;
@@ -55,7 +57,10 @@ struct UnderWay {
 
 /// See the module.
 pub(super) struct Owner {
-    partitions: Vec<Option<Box<Partition>>>,
+    pub(super) partitions: Vec<Option<Box<Partition>>>,
+    /// Some of them may owe something that was not sent yet.
+    pub(super) has_unsent: bool,
+    pub(super) resending: Resending,
     /// Lanes by number: whoever sealed a batch is woken when it is done.
     lanes: Arc<[Arc<LaneLink>]>,
     link: Arc<LaneLink>,
@@ -99,6 +104,8 @@ impl Owner {
     ) -> Self {
         link.set_applied_epoch(epoch);
         Self {
+            resending: Resending::new(partitions.len()),
+            has_unsent: true,
             partitions,
             lanes,
             link,
@@ -204,6 +211,7 @@ impl Owner {
         let Ok(partition) = from.pop() else { return false };
         let number = *number;
         self.partitions[usize::from(number)] = Some(partition);
+        self.has_unsent = true;
         self.adopting = None;
         self.report(LaneReport::Adopted { partition: number });
         true
@@ -261,6 +269,7 @@ impl Owner {
                 self.under_way = Some(UnderWay { epoch, log_time_ns, batch, place });
                 return monotonic_ns();
             }
+            self.look_at_effects(&view);
             if let Some(slots) = slots {
                 self.done(slots, epoch, &view);
             }
@@ -274,6 +283,23 @@ impl Owner {
         self.epoch = epoch;
         self.log_time_ns = self.log_time_ns.max(log_time_ns);
         self.link.set_applied_epoch(epoch);
+    }
+
+    /// What the entry has made its partitions owe, and what it has settled.
+    #[inline]
+    fn look_at_effects(&mut self, view: &BatchView<'_>) {
+        for range in view.ranges() {
+            let place = self.partitions.get_mut(usize::from(range.partition));
+            let Some(partition) = place.and_then(Option::as_deref_mut) else { continue };
+            self.has_unsent |= partition.has_unsent();
+            if partition.has_settled() {
+                partition.take_settled(|settled| {
+                    if let Some(lane) = self.lanes.get(settled.asker.lane as usize) {
+                        lane.settle(settled);
+                    }
+                });
+            }
+        }
     }
 
     /// Our slots are filled; the last owner tells the lane that waits. The batch
@@ -331,14 +357,21 @@ impl Owner {
             self.link.stages_wanted.store(false, Relaxed);
             let filled = std::mem::replace(times, empty);
             let mut judged = [0; OUTCOME_SLOTS];
+            let (mut requests, mut replies, mut repeated) = (0, 0, 0);
             for (partition, of_partition) in self.partitions.iter().zip(&self.link.judged) {
                 let Some(partition) = partition else { continue };
                 of_partition.store(partition.outcomes().iter().sum(), Relaxed);
+                let owed = partition.owed();
+                (requests, replies) = (requests + owed.0 as u64, replies + owed.1 as u64);
+                repeated += partition.effects_repeated();
                 for (sum, count) in judged.iter_mut().zip(partition.outcomes()) {
                     *sum += count;
                 }
             }
             self.link.apply_ns.store(self.apply_ns, Relaxed);
+            self.link.requests_owed.store(requests, Relaxed);
+            self.link.replies_owed.store(replies, Relaxed);
+            self.link.effects_repeated.store(repeated, Relaxed);
             self.report(LaneReport::Measured { times: filled, judged, classes: self.classes });
         }
     }

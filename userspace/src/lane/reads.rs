@@ -196,9 +196,9 @@ impl Answerer {
         let mut done = 0;
         for (number, (asks, answers)) in self.askers.iter_mut().enumerate() {
             let before = done;
-            let is_whole = |job: &Box<ReadJob>| !owner.is_half_applied(job.partition);
+            let is_whole = |job: &ReadJob| !owner.is_half_applied(job.partition);
             while done < before + JOBS_A_TURN
-                && asks.peek().is_ok_and(is_whole)
+                && asks.peek().is_ok_and(|job| is_whole(job))
                 && let Ok(mut job) = asks.pop()
             {
                 owner.answer(&mut job);
@@ -222,7 +222,8 @@ impl Owner {
     pub(super) fn answer(&self, job: &mut ReadJob) {
         let partition = self.partition(job.partition);
         if let Asked::Hunts { from, limit } = job.asked {
-            job.answer_bytes = hunts::write(partition, from, limit, self.shown(), &mut job.answer);
+            job.answer_bytes =
+                hunts::write(partition, from, limit, self.shown(partition), &mut job.answer);
             return;
         }
         // Not by `queries`: the answer of the same job is written meanwhile.

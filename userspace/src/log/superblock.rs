@@ -26,7 +26,7 @@ pub use super::datadir::{DataDir, FormatOptions, random_u64, sizes_for};
 /// Version of the directory's layout, of every format in it, and of the rules
 /// that its log is replayed by: with kinds of events that were `malformed` when
 /// they were judged, a replay would end elsewhere.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 /// Name of the file with the facts.
 pub const SUPERBLOCK_FILE: &str = "superblock.json";
 /// Its name while it is written.

@@ -134,7 +134,9 @@ impl Entry<'_> {
     ) -> QueryStatus {
         match *wanted {
             Wanted::Player(player) => {
+                // A guest has nothing here; its home knows.
                 let slot = index.player_slot(hunt, player);
+                let slot = slot.filter(|slot| !index.player(*slot).is_guest());
                 self.one(slot.map(|slot| player_row(index, slot, log_time_s)))
             }
             Wanted::Cell(id) => {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of the file.
 pub const MAGIC: [u8; 8] = *b"VLTXSNAP";
 /// Version written and understood here.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 128;
 /// First bytes of a block.

@@ -59,6 +59,7 @@ impl Image for PartitionImage {
                 live(&index.definitions, index.definitions_len),
             ),
             section(SectionKind::Deeds, DEED_BYTES, live(&index.deeds, index.deeds_len)),
+            section(SectionKind::Outbox, 1, &self.outbox),
             section(SectionKind::DedupeState, 1, self.dedupe.state()),
             section(SectionKind::DedupeSlices, 1, self.dedupe.slices()),
         ];
@@ -82,6 +83,11 @@ impl Image for PartitionImage {
         self.index.players_len = records(sections, SectionKind::Players, PLAYER_BYTES)?;
         self.index.definitions_len = records(sections, SectionKind::Definitions, DEFINITION_BYTES)?;
         self.index.deeds_len = records(sections, SectionKind::Deeds, DEED_BYTES)?;
+        let outbox_bytes = records(sections, SectionKind::Outbox, 1)? as usize;
+        if outbox_bytes > self.outbox.capacity() {
+            return Err(format!("outbox of {outbox_bytes} bytes"));
+        }
+        self.outbox.resize(outbox_bytes, 0);
         let wanted = [
             (SectionKind::DedupeState, self.dedupe.state().len()),
             (SectionKind::DedupeSlices, self.dedupe.slices().len()),
@@ -123,6 +129,7 @@ impl Target for PartitionImage {
             SectionKind::Players => part(&mut self.index.players, offset, bytes),
             SectionKind::Definitions => part(&mut self.index.definitions, offset, bytes),
             SectionKind::Deeds => part(&mut self.index.deeds, offset, bytes),
+            SectionKind::Outbox => range(&mut self.outbox, offset, bytes),
             SectionKind::DedupeState => range(self.dedupe.state_mut(), offset, bytes),
             SectionKind::DedupeSlices => range(self.dedupe.slices_mut(), offset, bytes),
             SectionKind::DedupeKeys => {

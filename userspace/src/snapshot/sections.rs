@@ -23,6 +23,8 @@ pub enum SectionKind {
     Definitions = 7,
     /// Deeds of players, by slot.
     Deeds = 8,
+    /// What the partition owes others.
+    Outbox = 9,
 }
 
 impl SectionKind {
@@ -36,6 +38,7 @@ impl SectionKind {
         Self::DedupeKeys,
         Self::Definitions,
         Self::Deeds,
+        Self::Outbox,
     ];
 
     /// Code in a block.
@@ -56,6 +59,7 @@ impl SectionKind {
             Self::DedupeKeys => "dedupe-keys",
             Self::Definitions => "definitions",
             Self::Deeds => "deeds",
+            Self::Outbox => "outbox",
         }
     }
 

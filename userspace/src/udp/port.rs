@@ -22,6 +22,7 @@ pub struct UdpPacket {
 }
 
 /// A sender's address and the interface its datagram came by.
+#[derive(Clone)]
 pub struct UdpPath(Return);
 
 /// See the module.

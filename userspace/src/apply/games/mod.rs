@@ -120,6 +120,15 @@ pub struct GameRow {
     pub quest_before: fn(u64) -> Option<u64>,
 }
 
+impl GameRow {
+    /// Whether a hunt of it may be split: what is paid goes to players, and nothing is
+    /// shared by those of all regions.
+    #[must_use]
+    pub const fn may_be_split(&self) -> bool {
+        matches!(self.payee, Payee::Wallet) && !self.is_in_teams && !self.holds_ground
+    }
+}
+
 const fn row<G: GameType>(code: u8, name: &'static str) -> GameRow {
     GameRow {
         code,

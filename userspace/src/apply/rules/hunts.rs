@@ -1,32 +1,50 @@
 //! Hunts: opened, joined, closed; power-ups, banks.
 
 use veltrix_abi::Outcome;
-use veltrix_abi::kinds::{HuntSetup, PowerUp, Quota};
+use veltrix_abi::kinds::{HuntSetup, PowerUp};
+use veltrix_abi::split::Opening;
 
 use super::{PlayerState, plus};
 use crate::apply::games;
 use crate::index::Hunt;
 
-/// The hunt is a game of this type from now on, and may use so much.
+/// What a hunt holds before it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Players.
+    pub players: bool,
+    /// Cells.
+    pub cells: bool,
+}
+
+/// The hunt, or this region of it, is a game of this type from now on, and may use so
+/// much.
 ///
 /// # Errors
 ///
-/// `closed`; `already-done` when it was opened before; `wrong-game` when there are
-/// players and they would have to be in teams, which what they hold is not.
+/// `wrong-region` when the region has another domain key; `closed`; `already-done` when
+/// it was opened before; `wrong-game` when there are players and they would have to be
+/// in teams, which what they hold is not, or when a region has players or cells, which
+/// may not belong there.
 pub fn open(
     hunt: &Hunt,
-    has_players: bool,
+    held: Held,
     setup: &HuntSetup,
-    quota: &Quota,
+    opening: &Opening,
     log_time_s: u32,
 ) -> Result<Hunt, Outcome> {
+    if opening.region.is_some_and(|region| region.domain() != hunt.domain()) {
+        return Err(Outcome::WrongRegion);
+    }
     if hunt.is_over(log_time_s) {
         return Err(Outcome::Closed);
     }
     if hunt.game != 0 {
         return Err(Outcome::AlreadyDone);
     }
-    if has_players && games::known(setup.game).is_some_and(|row| row.is_in_teams) {
+    let in_teams = games::known(setup.game).is_some_and(|row| row.is_in_teams);
+    let in_regions = opening.region.is_some();
+    if (held.players && (in_teams || in_regions)) || (held.cells && in_regions) {
         return Err(Outcome::WrongGame);
     }
     let ends_s = match setup.length_s {
@@ -36,10 +54,15 @@ pub fn open(
     let mut opened = *hunt;
     (opened.game, opened.settings) = (setup.game, setup.settings);
     (opened.opened_s, opened.ends_s) = (log_time_s, ends_s);
+    let quota = &opening.quota;
     (opened.tenant, opened.events_per_s) = (quota.tenant, quota.events_per_s);
     (opened.cells_max, opened.players_max) = (quota.cells_max, quota.players_max);
     let bounds = [quota.cells_max, quota.players_max, quota.events_per_s];
     opened.is_bound = bounds.iter().any(|bound| *bound > 0).into();
+    if let Some(region) = opening.region {
+        (opened.root, opened.region) = (region.root, region.number);
+        (opened.split_bits, opened.split_skip) = (region.split.bits, region.split.skip);
+    }
     Ok(opened)
 }
 
@@ -153,15 +176,21 @@ pub fn withdraw(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use veltrix_abi::kinds::Quota;
 
     const NOW_S: u32 = 1_000;
-    const NONE: Quota = Quota { tenant: 0, cells_max: 0, players_max: 0, events_per_s: 0 };
+    const NOTHING: Held = Held { players: false, cells: false };
+    const PLAYERS: Held = Held { players: true, cells: false };
+
+    fn with(quota: Quota) -> Opening {
+        Opening { quota, region: None }
+    }
 
     #[test]
     fn so_many_events_a_second_and_no_more() {
         let setup = HuntSetup { game: 1, length_s: 0, settings: 0 };
-        let quota = Quota { tenant: 9, events_per_s: 2, ..NONE };
-        let mut hunt = open(&Hunt::new(5), false, &setup, &quota, NOW_S).unwrap();
+        let quota = Quota { tenant: 9, events_per_s: 2, ..Quota::default() };
+        let mut hunt = open(&Hunt::new(5), NOTHING, &setup, &with(quota), NOW_S).unwrap();
         assert_eq!((hunt.tenant, hunt.is_bound), (9, 1));
         for second in [NOW_S, NOW_S + 1, NOW_S + 9] {
             for events in 1..=2 {
@@ -170,32 +199,47 @@ mod tests {
             }
             assert_eq!(count(&hunt, second), Err(Outcome::OverQuota));
         }
-        let unbound =
-            open(&Hunt::new(5), false, &setup, &Quota { tenant: 9, ..NONE }, NOW_S).unwrap();
+        let unbound = open(
+            &Hunt::new(5),
+            NOTHING,
+            &setup,
+            &with(Quota { tenant: 9, ..Quota::default() }),
+            NOW_S,
+        )
+        .unwrap();
         assert_eq!(unbound.is_bound, 0);
     }
 
     #[test]
     fn a_hunt_is_opened_once_and_closed_once() {
         let setup = HuntSetup { game: 2, length_s: 60, settings: 7 };
-        let hunt = open(&Hunt::new(5), false, &setup, &NONE, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), NOTHING, &setup, &Opening::default(), NOW_S).unwrap();
         assert_eq!((hunt.game, hunt.opened_s, hunt.ends_s, hunt.settings), (2, 1_000, 1_060, 7));
-        assert_eq!(open(&hunt, false, &setup, &NONE, NOW_S), Err(Outcome::AlreadyDone));
+        assert_eq!(
+            open(&hunt, NOTHING, &setup, &Opening::default(), NOW_S),
+            Err(Outcome::AlreadyDone)
+        );
         assert!(!hunt.is_over(1_059) && hunt.is_over(1_060));
-        assert_eq!(open(&hunt, false, &setup, &NONE, 1_060), Err(Outcome::Closed));
+        assert_eq!(open(&hunt, NOTHING, &setup, &Opening::default(), 1_060), Err(Outcome::Closed));
         let (closed, none) = close(&hunt, None).unwrap();
         assert!(closed.is_over(NOW_S) && none.is_none());
         assert_eq!(close(&closed, None), Err(Outcome::Closed));
-        assert_eq!(open(&closed, false, &setup, &NONE, NOW_S), Err(Outcome::Closed));
+        assert_eq!(
+            open(&closed, NOTHING, &setup, &Opening::default(), NOW_S),
+            Err(Outcome::Closed)
+        );
 
         let teams = HuntSetup { game: 3, length_s: 0, settings: 0 };
-        assert_eq!(open(&Hunt::new(5), true, &teams, &NONE, NOW_S), Err(Outcome::WrongGame));
-        assert!(open(&Hunt::new(5), true, &setup, &NONE, NOW_S).is_ok());
+        assert_eq!(
+            open(&Hunt::new(5), PLAYERS, &teams, &Opening::default(), NOW_S),
+            Err(Outcome::WrongGame)
+        );
+        assert!(open(&Hunt::new(5), PLAYERS, &setup, &Opening::default(), NOW_S).is_ok());
 
         let endless = HuntSetup { length_s: 0, ..setup };
-        let hunt = open(&Hunt::new(5), false, &endless, &NONE, NOW_S).unwrap();
+        let hunt = open(&Hunt::new(5), NOTHING, &endless, &Opening::default(), NOW_S).unwrap();
         assert!(!hunt.is_over(u32::MAX));
-        let late = open(&Hunt::new(5), false, &setup, &NONE, u32::MAX - 1).unwrap();
+        let late = open(&Hunt::new(5), NOTHING, &setup, &Opening::default(), u32::MAX - 1).unwrap();
         assert_eq!(late.ends_s, u32::MAX);
     }
 

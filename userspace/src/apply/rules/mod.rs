@@ -14,8 +14,9 @@ mod tests;
 use veltrix_abi::Outcome;
 use veltrix_abi::kinds::{
     CELL_BITS, EventKind, Hotspot, HotspotKind, HuntSetup, ITEM_TYPES, PowerUp, QUEST_BITS,
-    QuestPay, Quota, SCORE_MAX, TEAMS,
+    QuestPay, SCORE_MAX, TEAMS,
 };
+use veltrix_abi::split::Opening;
 
 use super::games::{self, Payee};
 
@@ -26,8 +27,9 @@ pub enum Action {
     Spawn(Hotspot),
     /// Take an item from the item hotspot on the cell.
     Collect,
-    /// Open the chest on the cell with a key.
-    UseKey,
+    /// Open the chest on the cell with a key: of this item type, or of whatever the
+    /// chest wants.
+    UseKey(Option<u8>),
     /// Claim the ticket on the cell.
     Claim,
     /// Add to the wallet.
@@ -75,7 +77,9 @@ impl Action {
         let action = match kind {
             EventKind::HotspotSpawn => Self::Spawn(Hotspot::unpack(argument)?),
             EventKind::CollectItem if argument == 0 => Self::Collect,
-            EventKind::UseKey if argument == 0 => Self::UseKey,
+            EventKind::UseKey if argument <= ITEM_TYPES.into() => {
+                Self::UseKey((argument as u8).checked_sub(1))
+            }
             EventKind::Claim if argument == 0 => Self::Claim,
             EventKind::HotspotExpire if argument == 0 => Self::Expire,
             EventKind::CollectItem
@@ -106,8 +110,9 @@ impl Action {
             EventKind::HuntOpen if nowhere => {
                 let setup = HuntSetup::unpack(argument);
                 let game = games::known(setup.game)?;
-                Quota::of(payload)?;
-                return (game.takes)(&setup).then_some(Self::Open(setup));
+                let is_split = Opening::of(payload)?.region.is_some();
+                let takes = (game.takes)(&setup) && (!is_split || game.may_be_split());
+                return takes.then_some(Self::Open(setup));
             }
             EventKind::HuntClose if nowhere && argument == 0 => Self::Close,
             EventKind::PlayerJoin if nowhere && argument <= TEAMS as u64 => {
@@ -291,24 +296,75 @@ pub fn collect(
 }
 
 /// One key from the player, one less in the chest, the reward to wallet and
-/// score.
+/// score. The key must be what the chest wants, and what was `named`, if any was.
 ///
 /// # Errors
 ///
 /// `not-found`, `expired`, `already-claimed`, `no-key`, `full`.
 #[inline(always)]
 pub fn use_key(
+    named: Option<u8>,
     hotspot: Option<HotspotState>,
     player: Option<PlayerState>,
     terms: &Terms,
 ) -> Result<(HotspotState, PlayerState), Outcome> {
     let mut hotspot = open(hotspot, HotspotKind::Chest, terms.log_time_s)?;
+    if named.is_some_and(|item| item != hotspot.item) {
+        return Err(Outcome::NoKey);
+    }
     let mut player = player.ok_or(Outcome::NoKey)?;
     let held = player.inventory.get_mut(usize::from(hotspot.item)).ok_or(Outcome::NoKey)?;
     *held = held.checked_sub(1).ok_or(Outcome::NoKey)?;
     let player = player.paid(hotspot.reward, terms)?;
     hotspot.remaining -= 1;
     Ok((hotspot, player))
+}
+
+/// The named key from the player, for a chest in another region.
+///
+/// # Errors
+///
+/// `no-key`; also when none is named, since what the chest wants is not known here.
+pub fn reserve_key(player: Option<PlayerState>, named: Option<u8>) -> Result<PlayerState, Outcome> {
+    let mut player = player.ok_or(Outcome::NoKey)?;
+    let held = named.and_then(|item| player.inventory.get_mut(usize::from(item)));
+    let held = held.ok_or(Outcome::NoKey)?;
+    *held = held.checked_sub(1).ok_or(Outcome::NoKey)?;
+    Ok(player)
+}
+
+/// What a hotspot in another region pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gain {
+    /// Points, multiplied as its game says.
+    pub points: u64,
+    /// Currency.
+    pub currency: u64,
+    /// One item of this type.
+    pub item: Option<u8>,
+}
+
+/// The player with what was gained, points multiplied by the player's power-up. Nothing
+/// overflows that was asked for with headroom; what would stops at the end of the
+/// number.
+#[must_use]
+pub fn gain(player: PlayerState, gain: &Gain, log_time_s: u32) -> PlayerState {
+    let mut player = match player.scored(gain.points, 1, log_time_s) {
+        Ok(player) => player,
+        Err(_) => PlayerState { score: SCORE_MAX, ..player },
+    };
+    player.wallet = player.wallet.saturating_add(gain.currency);
+    refund(player, gain.item, 0)
+}
+
+/// The player with an item and an amount more.
+#[must_use]
+pub fn refund(mut player: PlayerState, item: Option<u8>, amount: u64) -> PlayerState {
+    player.wallet = player.wallet.saturating_add(amount);
+    if let Some(held) = item.and_then(|item| player.inventory.get_mut(usize::from(item))) {
+        *held = held.saturating_add(1);
+    }
+    player
 }
 
 /// The ticket becomes the player's, the reward goes to wallet and score.

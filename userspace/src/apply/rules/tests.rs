@@ -21,10 +21,19 @@ type Take = fn(
     &Terms,
 ) -> Result<(HotspotState, PlayerState), Outcome>;
 
+/// [`use_key`] with whatever the chest wants.
+fn any_key(
+    hotspot: Option<HotspotState>,
+    player: Option<PlayerState>,
+    terms: &Terms,
+) -> Result<(HotspotState, PlayerState), Outcome> {
+    use_key(None, hotspot, player, terms)
+}
+
 /// Each rule that takes from a hotspot, its kind, and one it is not.
 const TAKES: [(Take, HotspotKind, HotspotKind); 3] = [
     (collect, HotspotKind::Item, HotspotKind::Chest),
-    (use_key, HotspotKind::Chest, HotspotKind::Ticket),
+    (any_key, HotspotKind::Chest, HotspotKind::Ticket),
     (claim, HotspotKind::Ticket, HotspotKind::Item),
 ];
 
@@ -84,7 +93,7 @@ fn collecting_without_room_is_full() {
 #[test]
 fn a_key_opens_a_chest_and_is_used_up() {
     let before = hotspot(HotspotKind::Chest);
-    let (after, owner) = use_key(Some(before), Some(player(1)), &TERMS).unwrap();
+    let (after, owner) = use_key(None, Some(before), Some(player(1)), &TERMS).unwrap();
     assert_eq!(after, HotspotState { remaining: 1, ..before });
     assert_eq!(owner, PlayerState { wallet: 57, score: 59, ..player(0) });
 }
@@ -92,15 +101,36 @@ fn a_key_opens_a_chest_and_is_used_up() {
 #[test]
 fn without_the_key_of_the_chest_there_is_no_key() {
     let chest = Some(hotspot(HotspotKind::Chest));
-    assert_eq!(use_key(chest, None, &TERMS), Err(Outcome::NoKey));
+    assert_eq!(use_key(None, chest, None, &TERMS), Err(Outcome::NoKey));
     let mut other_keys = player(0);
     other_keys.inventory[2] = 5;
-    assert_eq!(use_key(chest, Some(other_keys), &TERMS), Err(Outcome::NoKey));
+    assert_eq!(use_key(None, chest, Some(other_keys), &TERMS), Err(Outcome::NoKey));
+    assert_eq!(use_key(Some(2), chest, Some(player(1)), &TERMS), Err(Outcome::NoKey), "named");
+    assert!(use_key(Some(3), chest, Some(player(1)), &TERMS).is_ok());
+}
+
+#[test]
+fn a_key_for_another_region_is_named_and_held() {
+    assert_eq!(reserve_key(None, Some(3)), Err(Outcome::NoKey));
+    assert_eq!(reserve_key(Some(player(1)), None), Err(Outcome::NoKey));
+    assert_eq!(reserve_key(Some(player(1)), Some(2)), Err(Outcome::NoKey));
+    assert_eq!(reserve_key(Some(player(1)), Some(3)), Ok(player(0)));
+    assert_eq!(refund(player(0), Some(3), 0), player(1));
+}
+
+#[test]
+fn what_another_region_pays_stops_at_the_end_of_the_number() {
+    let paid = Gain { points: 5, currency: 6, item: Some(3) };
+    let powered = PlayerState { power: 2, power_until_s: NOW_S + 1, ..player(0) };
+    let after = gain(powered, &paid, NOW_S);
+    assert_eq!((after.score, after.wallet, after.inventory[3]), (19, 13, 1));
+    let rich = PlayerState { score: SCORE_MAX, wallet: u64::MAX, ..player(u16::MAX) };
+    assert_eq!(gain(rich, &paid, NOW_S), rich);
 }
 
 #[test]
 fn a_reward_that_overflows_is_full() {
-    for (take, kind) in [(use_key as Take, HotspotKind::Chest), (claim, HotspotKind::Ticket)] {
+    for (take, kind) in [(any_key as Take, HotspotKind::Chest), (claim, HotspotKind::Ticket)] {
         let there = Some(hotspot(kind));
         for rich in [
             PlayerState { wallet: u64::MAX - 49, ..player(1) },
@@ -174,7 +204,7 @@ fn the_game_says_what_points_count_and_whose_the_currency_is() {
         [(Payee::Wallet, 57), (Payee::Bank, 7), (Payee::Pot, 7), (Payee::Nobody, 7)]
     {
         let terms = Terms { factor: 2, payee, ..TERMS };
-        for (take, kind) in [(use_key as Take, HotspotKind::Chest), (claim, HotspotKind::Ticket)] {
+        for (take, kind) in [(any_key as Take, HotspotKind::Chest), (claim, HotspotKind::Ticket)] {
             let (_, after) = take(Some(hotspot(kind)), Some(player(1)), &terms).unwrap();
             assert_eq!((after.score, after.wallet), (9 + 100, wallet));
             let (_, after) = take(Some(hotspot(kind)), Some(powered), &terms).unwrap();
@@ -210,7 +240,9 @@ fn nonsense_is_no_action() {
     for (kind, argument, action) in [
         (EventKind::HotspotSpawn, packed, Action::Spawn(spawn)),
         (EventKind::CollectItem, 0, Action::Collect),
-        (EventKind::UseKey, 0, Action::UseKey),
+        (EventKind::UseKey, 0, Action::UseKey(None)),
+        (EventKind::UseKey, 1, Action::UseKey(Some(0))),
+        (EventKind::UseKey, 8, Action::UseKey(Some(7))),
         (EventKind::Claim, 0, Action::Claim),
         (EventKind::HotspotExpire, 0, Action::Expire),
         (EventKind::LocationPing, 0, Action::Ping),
@@ -218,7 +250,7 @@ fn nonsense_is_no_action() {
         assert_eq!(Action::of(kind.code(), 1, whole, argument, &[]), Some(action));
         assert_eq!(Action::of(kind.code(), 1, high, argument, &[]), None);
         // A spawn without a kind of hotspot, the others with an argument.
-        let nonsense = if argument == 0 { 4 } else { argument & !3 };
+        let nonsense = if kind == EventKind::HotspotSpawn { argument & !3 } else { 9 };
         assert_eq!(Action::of(kind.code(), 1, 0, nonsense, &[]), None);
     }
     for (kind, action) in [

@@ -11,7 +11,8 @@ use super::super::{CliError, ExitStatus};
 use super::log::Survivors;
 use super::{Lines, wal_options};
 use crate::apply::Partition;
-use crate::batch::{BatchView, OutcomeSlots, Pool};
+use crate::apply::effects::RESERVED;
+use crate::batch::{BatchView, Origin, OutcomeSlots, Pool};
 use crate::log::BodyKind;
 use crate::log::DataDir;
 use crate::log::record::Item;
@@ -91,7 +92,11 @@ pub(super) fn dump(
                 partition.apply(id.index, log_time_ns, &batch, &range, Some(buffer.slots()));
                 for run in batch.runs(&range) {
                     for (event, slot) in run.events.zip(run.first_event..) {
-                        events += 1;
+                        // Of what partitions owe each other, replies settle events.
+                        if run.origin == Origin::Partition && buffer.slots().outcome(slot) == 0 {
+                            continue;
+                        }
+                        events += u64::from(run.origin == Origin::Sender);
                         lines.push(&line(id.index, slot, &event.key, buffer.slots()));
                     }
                 }
@@ -114,12 +119,14 @@ pub(super) fn dump(
 fn line(epoch: u64, slot: u32, key: &[u8; 16], slots: &OutcomeSlots) -> Value {
     let byte = slots.outcome(slot);
     let duplicate = byte & DUPLICATE_BIT != 0;
-    let outcome = Outcome::from_code(byte & !DUPLICATE_BIT);
+    let code = byte & !DUPLICATE_BIT;
+    let outcome = Outcome::from_code(code).map(Outcome::label);
+    let outcome = outcome.or((code == RESERVED).then_some("reserved"));
     json!({
         "epoch": epoch,
         "slot": slot,
         "key": uuid::Uuid::from_bytes(*key).to_string(),
-        "outcome": outcome.map_or("unknown", Outcome::label),
+        "outcome": outcome.unwrap_or("unknown"),
         "duplicate": duplicate,
         "first_epoch": duplicate.then(|| slots.first_epoch(slot)),
     })

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Table;
-use crate::admin::log_status::{LogStatus, Quantiles, SnapshotStatus, TenantRow, TenantsStatus};
+use crate::admin::log_status::{
+    EffectsStatus, LogStatus, Quantiles, SnapshotStatus, TenantRow, TenantsStatus,
+};
 use crate::admin::status::Status;
 use crate::config::value::{show_bytes, show_count};
 
@@ -14,6 +16,7 @@ pub(super) fn log(out: &mut String, status: &Status) {
     stages(out, log);
     latency(out, log);
     hot(out, log);
+    effects(out, &log.effects);
     tenants(out, &log.tenants);
     events(out, status);
 }
@@ -33,6 +36,21 @@ fn hot(out: &mut String, log: &LogStatus) {
         ]);
     }
     let _ = write!(out, "\n{}", table.render());
+}
+
+/// What regions of split hunts owe each other; nothing where nobody ever owed anything.
+fn effects(out: &mut String, effects: &EffectsStatus) {
+    let EffectsStatus { requests, replies, partition_max, repeated } = *effects;
+    if requests + replies + repeated > 0 {
+        let _ = writeln!(
+            out,
+            "regions   {} requests under way, {} replies to deliver, at most {} of each a partition; {} came again",
+            show_count(requests),
+            show_count(replies),
+            show_count(partition_max),
+            show_count(repeated),
+        );
+    }
 }
 
 /// How many events of each latency class were late; nothing before the first event.

@@ -37,7 +37,7 @@ use crate::base::waker::Waker;
 use crate::cli::{CliError, ExitStatus};
 use crate::lane::link::{ControlEnds, LaneLink, LogFacts, link};
 use crate::lane::reads::{Asker, BYTES_OF_JOBS, mesh};
-use crate::lane::{BYTES_OF_SENDERS, LogHalfSpec, bytes_of_batch};
+use crate::lane::{BYTES_OF_SENDERS, LogHalfSpec, bytes_of_batch, bytes_of_waiting};
 use crate::log::superblock::{DataDir, random_u64};
 use crate::log::wal::Wal;
 use crate::snapshot::{LaneImages, Manifest, SnapshotWriter, WriterOptions};
@@ -90,7 +90,10 @@ pub struct SplitSpec {
 /// Bytes of batches and reads that `lanes` lanes and the control core reserve.
 #[must_use]
 pub const fn lanes_bytes<P: Port>(lanes: usize, batches: usize) -> u64 {
-    let lane = batches * bytes_of_batch::<P>() + BYTES_OF_SENDERS + BYTES_OF_JOBS;
+    let lane = batches * bytes_of_batch::<P>()
+        + BYTES_OF_SENDERS
+        + BYTES_OF_JOBS
+        + bytes_of_waiting::<P>();
     (lanes * lane + BYTES_OF_JOBS) as u64
 }
 

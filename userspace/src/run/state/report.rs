@@ -1,17 +1,19 @@
 //! The state as `veltrix status` tells of it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use veltrix_abi::Outcome;
 
 use super::live::Live;
 use crate::admin::log_status::{
-    DigestStatus, LaneOwner, LatencyStatus, LogStatus, SnapshotStatus, WalStatus,
+    DigestStatus, EffectsStatus, LaneOwner, LatencyStatus, LogStatus, SnapshotStatus, WalStatus,
 };
-use crate::apply::DUPLICATES;
 use crate::apply::games::{ClassCounts, Latency};
+use crate::apply::{DUPLICATES, EFFECTS_MAX};
 use crate::base::clock::{monotonic_ns, unix_ns};
+use crate::lane::link::LaneLink;
 use crate::replicate::{ReplicatedLog as _, Role};
 
 impl Live {
@@ -29,6 +31,15 @@ impl Live {
                 .collect(),
             applied_epoch: link.applied_epoch(),
         });
+        let owed = |of: fn(&LaneLink) -> &AtomicU64| {
+            lanes.lanes.iter().map(|(link, _)| of(link).load(Relaxed)).sum()
+        };
+        let effects = EffectsStatus {
+            requests: owed(|link| &link.requests_owed),
+            replies: owed(|link| &link.replies_owed),
+            partition_max: EFFECTS_MAX as u64,
+            repeated: owed(|link| &link.effects_repeated),
+        };
         let digests = self.digests.borrow();
         let (epoch, digest) = digests.newest().unwrap_or_default();
         let differences = digests.differences().iter();
@@ -62,6 +73,7 @@ impl Live {
             hot_partitions: self.load.borrow().hottest(),
             latency: self.latency_status(),
             tenants: self.tenants.borrow().status(monotonic_ns()),
+            effects,
             digest,
             judged: self.judged_by_outcome(),
             memory_bytes: self.memory_bytes.clone(),
