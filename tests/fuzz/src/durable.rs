@@ -18,7 +18,7 @@ pub const PARTITIONS: u16 = 8;
 pub const LOG_KEY: u64 = 0x5eed;
 
 /// Version of the snapshots that are read.
-const SNAPSHOT_VERSION: u32 = 4;
+const SNAPSHOT_VERSION: u32 = 5;
 
 /// Verdict on bytes that are not what they should be.
 pub const DAMAGED: &str = "damaged";

@@ -203,7 +203,7 @@ pub fn snapshots() -> Vec<Seed> {
         seed("empty-partition", "snapshot", credits(0)),
         seed("every-section", "snapshot", game.clone()),
         seed("every-section-cut", DAMAGED, cut(game.clone(), game.len() - 100)),
-        seed("version-3", DAMAGED, changed(whole.clone(), 8, &[3])),
+        seed("version-4", DAMAGED, changed(whole.clone(), 8, &[4])),
         seed("some-players", "snapshot", whole.clone()),
         seed("cut-in-trailer", DAMAGED, cut(whole.clone(), trailer + 47)),
         seed("cut-before-trailer", DAMAGED, cut(whole.clone(), trailer)),
