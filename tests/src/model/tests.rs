@@ -288,7 +288,7 @@ fn nonsense_is_malformed_and_not_remembered() {
         Event { kind: EventKind::HotspotExpire.code(), argument: 1, ..good.clone() },
         Event { kind: EventKind::HotspotExpire.code(), argument: 0, subject: cell, ..good.clone() },
         Event { kind: EventKind::Claim.code(), argument: 1, ..good.clone() },
-        Event { kind: EventKind::UseKey.code(), argument: 1, ..good.clone() },
+        Event { kind: EventKind::UseKey.code(), argument: 9, ..good.clone() },
         Event { kind: EventKind::CollectItem.code(), argument: 1, ..good.clone() },
         Event { kind: EventKind::CollectItem.code(), argument: 0, subject: cell, ..good.clone() },
         Event { kind: EventKind::HotspotSpawn.code(), argument: 0, ..good.clone() },
