@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use veltrix::apply::effects::{self, EFFECT_BYTES_MAX, RESERVED};
-use veltrix::apply::{Effect, Partition, PartitionImage, PartitionLimits, Settled};
+use veltrix::apply::effects::RESERVED;
+use veltrix::apply::{Partition, PartitionImage, PartitionLimits, Settled};
 use veltrix::batch::{BatchView, Pool};
 use veltrix::dedupe::{DedupeLimits, Secret};
 use veltrix::index::IndexLimits;
@@ -324,23 +324,8 @@ impl Real {
             batch.append(partition_of(domain, PARTITIONS), domain, &body, 1).unwrap();
         }
         for sender in self.partitions.iter_mut().filter(|_| carry) {
-            let mut delivered: Option<(u64, u64, u64)> = None;
-            let mut bytes = [0; EFFECT_BYTES_MAX];
-            sender.send(500, |effect| {
-                let len = effects::write(&effect, &mut bytes);
-                let to = match effect {
-                    Effect::Request(request) => request.to,
-                    Effect::Reply(reply) => {
-                        let first = delivered.map_or(reply.number, |(first, ..)| first);
-                        delivered = Some((first, reply.number, reply.from));
-                        reply.home
-                    }
-                };
-                batch.append_effect(partition_of(to, PARTITIONS), to, &bytes[..len]).is_some()
-            });
-            if let Some((from, to, domain)) = delivered {
-                let len = effects::write_delivered(from, to, &mut bytes);
-                batch.append_effect(sender.number(), domain, &bytes[..len]).unwrap();
+            while sender.has_unsent() {
+                sender.send_into(batch, PARTITIONS);
             }
         }
         batch.seal(0, 1, self.epoch + 1);
@@ -364,7 +349,9 @@ impl Real {
     }
 
     fn send_again(&mut self) {
-        self.partitions.iter_mut().for_each(Partition::send_again);
+        for partition in &mut self.partitions {
+            partition.send_stuck_again(partition.oldest_owed());
+        }
     }
 
     fn restart(&mut self) {
@@ -472,7 +459,7 @@ fn play(steps: &[Step]) -> Result<usize, TestCaseError> {
         carry(&mut real, &mut model, &sent)?;
         real.compare(&model)?;
     }
-    prop_assert!(real.partitions.iter().all(|partition| !partition.owes()));
+    prop_assert!(real.partitions.iter().all(|partition| partition.owed() == (0, 0)));
     Ok(sent.len())
 }
 

@@ -84,9 +84,7 @@ impl Partition {
         self.dedupe.capture_begin(image.dedupe);
         // At once: seldom more than a few, 350 KiB at the most.
         let mut outbox = image.outbox;
-        outbox.resize(outbox::IMAGE_BYTES, 0);
-        let bytes = self.outbox.encode(&mut outbox);
-        outbox.truncate(bytes);
+        self.outbox.encode(&mut outbox);
         self.captured = Some(Captured {
             epoch: self.epoch,
             log_time_ns: self.log_time_ns,

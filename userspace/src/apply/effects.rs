@@ -17,6 +17,7 @@
 
 use veltrix_abi::kinds::{EventKind, ITEM_TYPES, REWARD_MAX, SCORE_MAX};
 use veltrix_abi::limits::EVENT_FIXED_BYTES;
+use veltrix_abi::partition::partition_of;
 use veltrix_abi::split::Region;
 use veltrix_abi::wire::Event;
 use veltrix_abi::{Outcome, outcomes::DUPLICATE_BIT};
@@ -28,6 +29,7 @@ use super::hotspots::hotspot_state;
 use super::outbox::{EFFECTS_MAX, Effect, Reply, Request, Settled};
 use super::partition::{Judged, Now, Partition, Whose, player_state};
 use super::rules::{self, Action, PlayerState, Terms};
+use crate::batch::BatchBuf;
 use crate::dedupe::{self, OUTCOME_MAX, Verdict};
 use crate::index::{GUEST, HuntId, Player, PlayerSlot};
 
@@ -45,6 +47,13 @@ const DELIVERED: u16 = 0xff02;
 /// Bytes of the longest effect in a run.
 pub const EFFECT_BYTES_MAX: usize = EVENT_FIXED_BYTES + 24;
 
+/// Runs that [`Partition::send_into`] writes at the most: so many effects, and a note
+/// that replies among them were delivered.
+pub const SEND_RUNS_MAX: usize = EFFECTS_AT_ONCE + 1;
+
+/// Effects of a partition that go into one batch together.
+const EFFECTS_AT_ONCE: usize = 64;
+
 /// Writes an effect to the start of `out`, which has [`EFFECT_BYTES_MAX`]; the bytes
 /// written.
 ///
@@ -53,8 +62,7 @@ pub const EFFECT_BYTES_MAX: usize = EVENT_FIXED_BYTES + 24;
 ///  reply      subject = number of the request, argument = points, payload = currency | outcome | item, 6 x 0
 ///  delivered  subject = first number, argument = last
 /// ```
-#[must_use]
-pub fn write(effect: &Effect<'_>, out: &mut [u8]) -> usize {
+fn write(effect: &Effect<'_>, out: &mut [u8]) -> usize {
     let mut payload = [0; 24];
     let bytes = match effect {
         Effect::Request(request) => {
@@ -78,8 +86,7 @@ pub fn write(effect: &Effect<'_>, out: &mut [u8]) -> usize {
 }
 
 /// As [`write`], the note that replies `from` to `to` are in the same entry.
-#[must_use]
-pub fn write_delivered(from: u64, to: u64, out: &mut [u8]) -> usize {
+fn write_delivered(from: u64, to: u64, out: &mut [u8]) -> usize {
     let (key, payload) = ([0; 16], &[][..]);
     Event { key, player: 0, subject: from, argument: to, kind: DELIVERED, reserved: 0, payload }
         .write(out)
@@ -358,14 +365,8 @@ impl Partition {
         self.outbox.has_unsent()
     }
 
-    /// Whether something is owed, sent or not.
-    #[must_use]
-    pub fn owes(&self) -> bool {
-        !self.outbox.is_empty()
-    }
-
-    /// As [`Self::send_again`], those requests and those replies of which the oldest
-    /// is the same as in an earlier [`Self::oldest_owed`].
+    /// What was sent may be lost: those requests and those replies of which the oldest
+    /// is the same as in an earlier [`Self::oldest_owed`] are sent again.
     pub fn send_stuck_again(&mut self, before: (u64, u64)) {
         self.outbox.send_stuck_again(before);
     }
@@ -385,15 +386,32 @@ impl Partition {
         self.outbox.oldest()
     }
 
-    /// What was sent may be lost: all that is still owed is sent again.
-    pub fn send_again(&mut self) {
-        self.outbox.send_again();
-    }
-
-    /// Hands out up to `most` effects that were not sent yet, until `send` refuses
-    /// one, which is handed out again.
-    pub fn send(&mut self, most: usize, send: impl FnMut(Effect<'_>) -> bool) {
-        self.outbox.send(most, send);
+    /// Appends effects that were not sent yet to a batch of a cluster of `partitions`,
+    /// which has room for [`SEND_RUNS_MAX`] runs of [`EFFECT_BYTES_MAX`]. How many, those
+    /// among them that need not be sent any more.
+    pub fn send_into(&mut self, batch: &mut BatchBuf, partitions: u16) -> usize {
+        let mut bytes = [0; EFFECT_BYTES_MAX];
+        let mut delivered: Option<(u64, u64, u64)> = None;
+        let sent = self.outbox.send(EFFECTS_AT_ONCE, |effect| {
+            let len = write(&effect, &mut bytes);
+            let to = match effect {
+                Effect::Request(request) => request.to,
+                Effect::Reply(reply) => reply.home,
+            };
+            let appended = batch.append_effect(partition_of(to, partitions), to, &bytes[..len]);
+            if let (Some(_), Effect::Reply(reply)) = (appended, effect) {
+                let first = delivered.map_or(reply.number, |(first, ..)| first);
+                delivered = Some((first, reply.number, reply.from));
+            }
+            appended.is_some()
+        });
+        // In the same entry as the replies: it commits with them, or neither does.
+        if let Some((from, to, domain)) = delivered {
+            let len = write_delivered(from, to, &mut bytes);
+            let noted = batch.append_effect(self.number, domain, &bytes[..len]).is_some();
+            debug_assert!(noted, "there was room for one more");
+        }
+        sent
     }
 
     /// Whether something was settled since the last call of [`Self::take_settled`].

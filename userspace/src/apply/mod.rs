@@ -122,7 +122,7 @@ pub mod rules;
 pub use belt::{LOOK, Owned, Place, apply_batch, apply_slice};
 pub use capture::PartitionImage;
 pub use digest::Digest;
-pub use outbox::{Asker, EFFECTS_MAX, Effect, Reply, Request, Settled};
+pub use outbox::{Asker, EFFECTS_MAX, Settled};
 pub use partition::{DUPLICATES, OUTCOME_SLOTS, Partition, PartitionBytes, PartitionLimits};
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ pub(super) struct Outbox {
 
 /// Something to be sent: an effect, and where to.
 #[derive(Clone, Copy, Debug)]
-pub enum Effect<'a> {
+pub(super) enum Effect<'a> {
     /// To the region that is asked.
     Request(&'a Request),
     /// To the home of the player, and a note for this partition that it was.
@@ -280,15 +280,6 @@ impl Outbox {
         self.requests.has_unsent() || self.replies.has_unsent()
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.requests.len() == 0 && self.replies.len() == 0
-    }
-
-    pub(super) fn send_again(&mut self) {
-        self.requests.send_again();
-        self.replies.send_again();
-    }
-
     pub(super) fn send_stuck_again(&mut self, (request, reply): (u64, u64)) {
         if self.requests.head == request {
             self.requests.send_again();
@@ -304,23 +295,25 @@ impl Outbox {
     }
 
     /// Hands out up to `most` effects that were not sent yet, replies first, until
-    /// `send` refuses one.
-    pub(super) fn send(&mut self, most: usize, mut send: impl FnMut(Effect<'_>) -> bool) {
-        for _ in 0..most {
+    /// `send` refuses one; how many, requests that were replied meanwhile and are
+    /// passed over among them.
+    pub(super) fn send(&mut self, most: usize, mut send: impl FnMut(Effect<'_>) -> bool) -> usize {
+        for sent in 0..most {
             if let Some(reply) = self.replies.next_unsent() {
                 if !send(Effect::Reply(reply)) {
-                    return;
+                    return sent;
                 }
                 self.replies.sent += 1;
             } else if let Some(request) = self.requests.next_unsent() {
                 if request.waits == 1 && !send(Effect::Request(request)) {
-                    return;
+                    return sent;
                 }
                 self.requests.sent += 1;
             } else {
-                return;
+                return sent;
             }
         }
+        most
     }
 }
 
@@ -334,18 +327,13 @@ pub(super) const IMAGE_BYTES: usize =
 
 /// What is captured of it: numbers, then requests, then replies, oldest first.
 impl Outbox {
-    /// Writes it to the start of `out`, which has [`IMAGE_BYTES`]; the bytes written.
-    pub(super) fn encode(&self, out: &mut [u8]) -> usize {
+    /// Writes it to `out`, instead of what is there.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let heads = [self.requests.head, self.requests.tail, self.replies.head, self.replies.tail];
-        let mut at = HEAD_BYTES;
-        out[..at].copy_from_slice(heads.as_bytes());
-        let mut put = |bytes: &[u8]| {
-            out[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        self.requests.iter().for_each(|request| put(request.as_bytes()));
-        self.replies.iter().for_each(|reply| put(reply.as_bytes()));
-        at
+        out.clear();
+        out.extend_from_slice(heads.as_bytes());
+        self.requests.iter().for_each(|request| out.extend_from_slice(request.as_bytes()));
+        self.replies.iter().for_each(|reply| out.extend_from_slice(reply.as_bytes()));
     }
 
     /// Fills an empty one from such bytes; `None` when they contradict themselves.
@@ -394,6 +382,14 @@ mod tests {
         Outbox::new().unwrap()
     }
 
+    fn owes_nothing(outbox: &Outbox) -> bool {
+        outbox.requests.len() + outbox.replies.len() == 0
+    }
+
+    fn send_again(outbox: &mut Outbox) {
+        outbox.send_stuck_again(outbox.oldest());
+    }
+
     fn request(player: u64) -> Request {
         Request { player, key: [player as u8; 16], ..Request::default() }
     }
@@ -416,17 +412,17 @@ mod tests {
         (1..=4).for_each(|player| outbox.ask(request(player)));
         assert_eq!(sent(&mut outbox, 3), [1, 2, 3]);
         assert_eq!(sent(&mut outbox, 3), [4]);
-        assert!(!outbox.has_unsent() && !outbox.is_empty());
+        assert!(!outbox.has_unsent() && !owes_nothing(&outbox));
         assert_eq!(outbox.take_request(2, 3, &[3; 16]), None, "another player's");
         assert_eq!(outbox.take_request(2, 2, &[9; 16]), None, "another key");
         assert_eq!(outbox.take_request(2, 2, &[2; 16]).map(|r| r.player), Some(2));
         assert_eq!(outbox.take_request(2, 2, &[2; 16]), None, "once");
-        outbox.send_again();
+        send_again(&mut outbox);
         assert_eq!(sent(&mut outbox, 9), [1, 3, 4], "what was replied is not asked again");
         for player in [1, 4, 3] {
             assert!(outbox.take_request(player, player, &[player as u8; 16]).is_some());
         }
-        assert!(outbox.is_empty());
+        assert!(owes_nothing(&outbox));
         assert_eq!(outbox.take_request(5, 5, &[5; 16]), None, "never asked");
     }
 
@@ -441,7 +437,7 @@ mod tests {
         outbox.delivered(1, 2);
         assert_eq!(outbox.replies.len(), 3);
         outbox.delivered(1, 2);
-        outbox.send_again();
+        send_again(&mut outbox);
         assert_eq!(sent(&mut outbox, 99), [1_003, 1_004, 1_005, 7]);
         outbox.delivered(2, 99);
         assert_eq!(outbox.replies.len(), 0);
@@ -476,16 +472,17 @@ mod tests {
         }
         let number = outbox.requests.head + 2;
         outbox.take_request(number, number - 1, &[(number - 1) as u8; 16]).unwrap();
-        let mut image = vec![0; IMAGE_BYTES];
-        let bytes = outbox.encode(&mut image);
-        let mut again = empty().decode(&image[..bytes]).unwrap();
+        let mut image = vec![9; 3];
+        outbox.encode(&mut image);
+        let bytes = image.len();
+        let mut again = empty().decode(&image).unwrap();
         let requests = |outbox: &Outbox| outbox.requests.iter().copied().collect::<Vec<_>>();
         let replies = |outbox: &Outbox| outbox.replies.iter().copied().collect::<Vec<_>>();
         assert_eq!(requests(&again), requests(&outbox));
         assert_eq!(replies(&again), replies(&outbox));
         assert_eq!(sent(&mut again, 99).len(), 11, "sent is no part of it");
         for (at, byte) in [(0, 0), (HEAD_BYTES, 99), (8, 255), (HEAD_BYTES + 93, 1)] {
-            let mut torn = image[..bytes].to_vec();
+            let mut torn = image.clone();
             torn[at] = byte;
             assert!(empty().decode(&torn).is_none(), "byte {at} is {byte}");
         }
@@ -493,8 +490,7 @@ mod tests {
             assert!(empty().decode(&image[..len]).is_none(), "{len} bytes");
         }
         assert!(empty().decode(&[0; 32]).is_none());
-        let mut none = vec![0; IMAGE_BYTES];
-        let bytes = empty().encode(&mut none);
-        assert!(empty().decode(&none[..bytes]).unwrap().is_empty());
+        empty().encode(&mut image);
+        assert!(owes_nothing(&empty().decode(&image).unwrap()));
     }
 }

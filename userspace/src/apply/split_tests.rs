@@ -8,9 +8,9 @@ use veltrix_abi::partition::partition_of;
 use veltrix_abi::split::{Opening, Region, Split};
 use veltrix_abi::wire::Event;
 
-use super::effects::{self, EFFECT_BYTES_MAX, RESERVED};
+use super::effects::RESERVED;
 use super::tests::{CHEST, ITEM, LIMITS, PARTITIONS, START_MS, TICKET, secret};
-use super::{Effect, Partition, PartitionImage, Settled};
+use super::{Partition, PartitionImage, Settled};
 use crate::batch::{BatchView, Pool};
 use crate::dedupe::DedupeLimits;
 
@@ -124,24 +124,8 @@ impl World {
             batch.append(partition_of(wish.domain, PARTITIONS), wish.domain, &body, 1).unwrap();
         }
         for sender in senders {
-            let mut delivered: Option<(u64, u64, u64)> = None;
-            let mut bytes = [0; EFFECT_BYTES_MAX];
-            self.partitions[*sender].send(64, |effect| {
-                let len = effects::write(&effect, &mut bytes);
-                let to = match effect {
-                    Effect::Request(request) => request.to,
-                    Effect::Reply(reply) => {
-                        let first = delivered.map_or(reply.number, |(first, ..)| first);
-                        delivered = Some((first, reply.number, reply.from));
-                        reply.home
-                    }
-                };
-                let partition = partition_of(to, PARTITIONS);
-                batch.append_effect(partition, to, &bytes[..len]).is_some()
-            });
-            if let Some((from, to, domain)) = delivered {
-                let len = effects::write_delivered(from, to, &mut bytes);
-                batch.append_effect(*sender as u16, domain, &bytes[..len]).unwrap();
+            while self.partitions[*sender].has_unsent() {
+                self.partitions[*sender].send_into(batch, PARTITIONS);
             }
         }
         batch.seal(3, 5, self.epoch + 1);
@@ -158,6 +142,12 @@ impl World {
             partition.take_settled(|settled| self.settled.push(settled));
         }
         (0..batch.events()).map(|slot| batch.slots().outcome(slot)).collect()
+    }
+
+    fn send_again(&mut self) {
+        for partition in &mut self.partitions {
+            partition.send_stuck_again(partition.oldest_owed());
+        }
     }
 
     /// Carries on until nobody owes anything; gives the entries that took.
@@ -215,6 +205,10 @@ impl World {
             assert_eq!(partition.digest(), digest);
         }
     }
+}
+
+fn owes_nothing(partition: &Partition) -> bool {
+    partition.owed() == (0, 0)
 }
 
 fn home(player: u64) -> u64 {
@@ -382,7 +376,7 @@ fn effects_are_exactly_once_whatever_is_lost_or_repeated() {
                 // Sealed, and never committed.
                 0 => w.seal(&[], &[], &all),
                 1 => w.restart(),
-                2 => w.partitions.iter_mut().for_each(Partition::send_again),
+                2 => w.send_again(),
                 // Whatever was sealed last commits, or commits again.
                 4 | 5 => {
                     w.apply();
@@ -398,13 +392,13 @@ fn effects_are_exactly_once_whatever_is_lost_or_repeated() {
                 _ => {}
             }
         }
-        w.partitions.iter_mut().for_each(Partition::send_again);
+        w.send_again();
         w.pump();
         assert_eq!(w.settled.len(), 1, "answered once");
         assert_eq!(w.settled.pop().unwrap().outcome, Outcome::Applied.code());
         let again = w.send(&[wish])[0];
         assert_eq!(again, Outcome::Applied.code() | DUPLICATE_BIT);
-        assert!(w.partitions.iter().all(|p| !p.owes()));
+        assert!(w.partitions.iter().all(owes_nothing));
     }
     assert_eq!(w.player(player), Some((80, 100, [0; 8])));
     assert_eq!((w.cell(item).0, w.cell(chest).0), (1, 0));
@@ -488,7 +482,7 @@ fn the_same_key_in_two_hunts_is_two_requests() {
     w.pump();
     let outcomes: Vec<u8> = w.settled.iter().map(|settled| settled.outcome).collect();
     assert_eq!(outcomes, [Outcome::Applied.code(); 2]);
-    assert!(w.partitions.iter().all(|partition| !partition.owes()));
+    assert!(w.partitions.iter().all(owes_nothing));
 }
 
 /// One request is lost while others go their way: it is sent again, whatever moves.

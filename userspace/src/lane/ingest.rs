@@ -27,7 +27,7 @@ use super::open_acks::{Answer, OpenAcks, Sender};
 use super::parked::{Parked, Waiting, has_waiting_duplicate};
 use super::stages::{Stage, StageTimes};
 use super::{EVENTS_LIMIT, count_outcomes};
-use crate::apply::effects::RESERVED;
+use crate::apply::effects::{EFFECT_BYTES_MAX, RESERVED, SEND_RUNS_MAX};
 use crate::base::clock::monotonic_ns;
 use crate::base::counters::LaneCounters;
 use crate::base::port::Port;
@@ -425,29 +425,20 @@ impl<P: Port> Ingest<P> {
         all.fold(waiting, |(n, events), f| (n + f.pending.len() as u64, events + f.events))
     }
 
-    /// Partitions of the cluster.
-    pub(super) fn partitions(&self) -> u16 {
-        self.partitions
-    }
-
-    /// The open batch, with room for so many effects of `bytes` each at the most;
-    /// `None` when no buffer is free.
-    pub(super) fn room_for_effects(
-        &mut self,
-        effects: usize,
-        bytes: usize,
-        now_ns: u64,
-    ) -> Option<&mut BatchBuf> {
-        if let Some(open) = &self.open
-            && !self.pool.open_buffer(open.buffer).has_room(effects, bytes)
-        {
-            self.seal(now_ns);
+    /// The open batch, with room for what a partition sends at once, and the partitions
+    /// of the cluster; `None` when no buffer is free.
+    pub(super) fn room_for_effects(&mut self, now_ns: u64) -> Option<(&mut BatchBuf, u16)> {
+        if let Some(open) = &self.open {
+            let batch = self.pool.open_buffer(open.buffer);
+            if !batch.has_room(SEND_RUNS_MAX, EFFECT_BYTES_MAX) {
+                self.seal(now_ns);
+            }
         }
         if self.open.is_none() {
             self.open(now_ns)?;
         }
         let open = self.open.as_ref()?;
-        Some(self.pool.open_buffer(open.buffer))
+        Some((self.pool.open_buffer(open.buffer), self.partitions))
     }
 
     /// Whether there is a batch to append to.

@@ -332,8 +332,8 @@ impl<P: Port> Lane<P> {
         log.link.waker.awake();
     }
 
-    /// Takes and serves one batch of frames, then does what the log asks for, for some
-    /// 50 us; gives frames taken, entries gone on with and batches answered together.
+    /// Takes and serves one batch of frames, then does what the log asks for, for about
+    /// as long; gives frames taken, entries gone on with and batches answered together.
     #[inline]
     pub fn turn(&mut self) -> usize {
         let taken = self.port.receive(self.batch);
@@ -385,13 +385,15 @@ impl<P: Port> Lane<P> {
             self.port.send_now();
         }
         let now_ns = monotonic_ns();
+        let mut frames_ns = 0;
         if taken > 0 {
-            log.times.record(Stage::Decoded, now_ns - log.received_ns, taken as u64);
+            frames_ns = now_ns - log.received_ns;
+            log.times.record(Stage::Decoded, frames_ns, taken as u64);
         } else {
             log.looked_ns = now_ns;
         }
         log.ingest.end_of_turn(taken < self.batch, now_ns);
-        let applied = log.owner.turn(now_ns);
+        let applied = log.owner.turn(now_ns, frames_ns);
         let read = log.readers.turn(&mut self.port, &self.counters, &log.owner, &log.link);
         let answered = log.ingest.acknowledge(
             &mut self.port,

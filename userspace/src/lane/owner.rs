@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rtrb::{Consumer, Producer};
 
-use super::effects::Resending;
+use super::effects::Sending;
 use super::link::{DIGEST_EPOCHS, LaneCommand, LaneLink, LaneReport};
 use super::samples::{Sample, Sampler};
 use super::stages::StageTimes;
@@ -35,8 +35,10 @@ use crate::snapshot::LaneImages;
 /// Bytes of state copied a turn while a partition is captured: some 10 us.
 const CAPTURE_BYTES: usize = 64 << 10;
 
-/// How long a turn applies: a query that comes meanwhile waits for its end.
-const SLICE_NS: u64 = 50_000;
+/// How long a turn applies, at the least and at the most: a query that comes meanwhile
+/// waits for its end. As long as the turn's frames took, in between: a lane that took
+/// in more than it applied would fall behind, and catch up slowly after a burst.
+const SLICE_NS: (u64, u64) = (50_000, 500_000);
 
 /// Where a capture of the lane's partitions stands.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +62,7 @@ pub(super) struct Owner {
     pub(super) partitions: Vec<Option<Box<Partition>>>,
     /// Some of them may owe something that was not sent yet.
     pub(super) has_unsent: bool,
-    pub(super) resending: Resending,
+    pub(super) sending: Sending,
     /// Lanes by number: whoever sealed a batch is woken when it is done.
     lanes: Arc<[Arc<LaneLink>]>,
     link: Arc<LaneLink>,
@@ -74,7 +76,7 @@ pub(super) struct Owner {
     round: u64,
     next_round: Option<u64>,
     under_way: Option<UnderWay>,
-    slice_ns: u64,
+    slice_ns: (u64, u64),
     /// A partition that has not arrived yet.
     adopting: Option<(u16, Consumer<Box<Partition>>)>,
     /// A set of histograms to fill next.
@@ -104,7 +106,7 @@ impl Owner {
     ) -> Self {
         link.set_applied_epoch(epoch);
         Self {
-            resending: Resending::new(partitions.len()),
+            sending: Sending::new(partitions.len()),
             has_unsent: true,
             partitions,
             lanes,
@@ -132,7 +134,7 @@ impl Owner {
     /// As short slices as there can be, whatever the clock says.
     #[cfg(test)]
     pub(super) fn set_least_slices(&mut self) {
-        self.slice_ns = 0;
+        self.slice_ns = (0, 0);
     }
 
     /// Partition `number`, if it is here.
@@ -170,12 +172,13 @@ impl Owner {
         self.under_way.is_some() || (can_go_on && !self.commands.is_empty()) || capturing
     }
 
-    /// Carries out what waits until the time of a turn is over; gives the entries that
-    /// were applied or gone on with.
+    /// Carries out what waits until the time of a turn is over, whose frames took
+    /// `frames_ns`; gives the entries that were applied or gone on with.
     #[inline]
-    pub(super) fn turn(&mut self, now_ns: u64) -> usize {
+    pub(super) fn turn(&mut self, now_ns: u64, frames_ns: u64) -> usize {
         let mut applied = 0;
-        let (mut at_ns, until_ns) = (now_ns, now_ns + self.slice_ns);
+        let (least, most) = self.slice_ns;
+        let (mut at_ns, until_ns) = (now_ns, now_ns + frames_ns.clamp(least, most));
         while self.next_entry() {
             applied += 1;
             let begun_ns = std::mem::replace(&mut at_ns, self.apply_until(until_ns));
