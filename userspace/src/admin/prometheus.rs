@@ -168,6 +168,13 @@ families! {
     counter "veltrix_sleeps_total" ["lane"] "Times a lane slept in the kernel.", |s, out| {
         out.lanes(s, |lane| lane.sleeps);
     };
+    counter "veltrix_run_delay_seconds_total" ["lane"] "Time a lane was ready and something else had its core.", |s, out| {
+        each_lane(s, |name, lane| {
+            if let Some(ns) = lane.run_delay_ns {
+                out.add(&[("lane", &name)], ns as f64 / 1e9);
+            }
+        });
+    };
     gauge "veltrix_log_ready" [""] "1 while events are taken: the log is replayed and this node leads.", |s, out| {
         out.log(s, |log| log.ready.into());
     };

@@ -137,6 +137,9 @@ pub struct LaneStatus {
     pub turns: u64,
     /// Times it slept in the kernel.
     pub sleeps: u64,
+    /// How long it was ready and something else had its core, ns since its start;
+    /// `None` where the kernel does not count it.
+    pub run_delay_ns: Option<u64>,
     /// Descriptors from the kernel that named no frame of ours: a kernel bug.
     pub alien_frames: u64,
     /// As [`QueueStatus::arrived_while_reading`], for this lane's counters.

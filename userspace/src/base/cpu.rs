@@ -1,5 +1,8 @@
-//! Cores: which this process may use, pinning the calling thread, and its weight
-//! among the threads of a core.
+//! Cores: which this process may use, pinning the calling thread, its weight among the
+//! threads of a core, and how long others keep it off.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 /// Cores this process may run on, ascending.
 #[must_use]
@@ -30,8 +33,8 @@ pub fn restrict_to(cores: &[usize]) -> bool {
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
 }
 
-/// Nice level of the threads between an event and its answer: the log's writer
-/// and the control core. They work for microseconds at a time; among equals one
+/// Nice level of the threads between an event and its answer: lanes, the log's writer
+/// and the control core. The last two work for microseconds at a time; among equals one
 /// waits up to a time slice of the scheduler, 3 ms, before it may.
 pub const NICE_FIRST: i32 = -10;
 
@@ -63,4 +66,72 @@ pub fn set_nice(level: i32) -> bool {
     // SAFETY: the kernel reads as many bytes as `size` says; 0 names the calling
     // thread.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
+}
+
+/// Lets timers of the calling thread, and of threads it starts from now on, end when
+/// they should; the kernel adds up to 50 us otherwise (`PR_SET_TIMERSLACK`).
+pub fn sharpen_timers() {
+    // SAFETY: takes a number, touches no memory; it cannot fail for the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64) };
+}
+
+/// How long a thread was ready to run and something else had its core, as seen by any
+/// thread. A kernel thread that does not let go counts, an interrupt does not.
+#[derive(Debug)]
+pub struct RunDelay(Option<File>);
+
+impl RunDelay {
+    /// Of the calling thread.
+    #[must_use]
+    pub fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// Nanoseconds since the thread began; `None` where the kernel does not count
+    /// them, or the thread has ended.
+    #[must_use]
+    pub fn ns(&self) -> Option<u64> {
+        // Three numbers, the second is meant (Documentation/scheduler/sched-stats.rst).
+        let mut text = [0; 64];
+        let bytes = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = std::str::from_utf8(&text[..bytes]).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_must_wait_for_its_core_says_so() {
+        let core = *allowed_cores().first().unwrap();
+        let stop = AtomicBool::new(false);
+        let (send, delays) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    assert!(pin_to(core));
+                    send.send(RunDelay::of_this_thread()).unwrap();
+                    while !stop.load(Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let delays = [delays.recv().unwrap(), delays.recv().unwrap()];
+            let begun = delays.each_ref().map(|delay| delay.ns().unwrap());
+            let wanted_ns = 50_000_000;
+            while !delays.iter().zip(begun).all(|(d, begun)| d.ns().unwrap() > begun + wanted_ns) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            stop.store(true, Relaxed);
+        });
+        let ended = std::thread::spawn(RunDelay::of_this_thread).join().unwrap();
+        while ended.ns().is_some() {
+            std::thread::yield_now();
+        }
+    }
 }

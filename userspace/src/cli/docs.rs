@@ -186,6 +186,7 @@ Counted beside the exits and no term of a sum:
 | `syscalls` | `lanes[]` | System calls the lane made for packets. |
 | `turns` | `lanes[]` | Passes of the lane's loop. |
 | `sleeps` | `lanes[]` | Times the lane slept in the kernel until a packet came. |
+| `run_delay_ns` | `lanes[]` | Nanoseconds since the start in which the lane was ready and something else had its core; null where the kernel does not count them. |
 ";
 
 #[cfg(test)]

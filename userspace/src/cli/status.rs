@@ -285,10 +285,11 @@ fn work(out: &mut String, status: &Status) {
             "withheld",
             "syscalls/1k",
             "sleeps",
+            "kept off",
             "memory",
             "pages",
         ],
-        &[0, 10],
+        &[0, 11],
     );
     let named = status.lanes.iter().map(|lane| (lane.lane.to_string(), lane));
     let fallback = status.fallback.iter().map(|lane| ("fallback".to_owned(), lane));
@@ -299,6 +300,10 @@ fn work(out: &mut String, status: &Status) {
             0 => "-".into(),
             frames => format!("{:.1}", lane.syscalls as f64 * 1_000.0 / frames as f64),
         };
+        // Of the time since the start, something else had its core.
+        let kept_off = lane.run_delay_ns.map_or("-".into(), |ns| {
+            format!("{:.2} %", ns as f64 / 1e9 / status.uptime_s.max(1) as f64 * 100.0)
+        });
         table.row(vec![
             name,
             show_count(lane.frames),
@@ -309,6 +314,7 @@ fn work(out: &mut String, status: &Status) {
             show_count(lane.replies.withheld),
             per_1k,
             show_count(lane.sleeps),
+            kept_off,
             show_bytes(lane.umem_bytes),
             lane.umem_pages.clone(),
         ]);

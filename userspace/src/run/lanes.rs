@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::base::counters::LaneCounters;
-use crate::base::cpu;
+use crate::base::cpu::{self, RunDelay};
 use crate::base::port::Port;
 use crate::lane::{Admission, Lane, LogHalfSpec, ServerFacts};
 use crate::udp::UdpMonitor;
@@ -48,6 +48,8 @@ pub struct LaneHandle {
     pub counters: Arc<LaneCounters>,
     /// Its socket, from outside.
     pub monitor: Monitor,
+    /// How long others have kept it off its core.
+    pub run_delay: RunDelay,
     /// Whether it takes part in a log.
     pub has_log: bool,
     stop: Arc<AtomicBool>,
@@ -90,6 +92,9 @@ impl LaneHandle {
                 (Arc::clone(&stop), Arc::clone(&counters), *spec, facts.core);
             std::thread::Builder::new().name(name).spawn(move || {
                 let pinned = core.is_none_or(cpu::pin_to);
+                // Without leave it goes without: the control core says so once.
+                let _ = cpu::set_nice(cpu::NICE_FIRST);
+                cpu::sharpen_timers();
                 let admission = Admission::new(spec.deadline);
                 let lane = Lane::new(port, spec.facts, admission, spec.batch, counters);
                 let mut lane = match log {
@@ -97,22 +102,23 @@ impl LaneHandle {
                     None => lane,
                 };
                 // The starter may have given up; then stop is set.
-                let _ = ready.send(pinned);
+                let _ = ready.send((pinned, RunDelay::of_this_thread()));
                 lane.run(&stop);
             })?
         };
-        let mut handle = Self { facts, counters, monitor, has_log, stop, thread: Some(thread) };
-        match started.recv() {
-            Ok(true) => Ok(handle),
-            Ok(false) => {
-                handle.stop();
-                Err(io::Error::other(format!(
-                    "the kernel refused to pin a lane to core {:?}",
-                    handle.facts.core
-                )))
-            }
-            Err(_) => Err(io::Error::other("a lane's thread ended before it began")),
+        let Ok((is_pinned, run_delay)) = started.recv() else {
+            return Err(io::Error::other("a lane's thread ended before it began"));
+        };
+        let thread = Some(thread);
+        let mut handle = Self { facts, counters, monitor, run_delay, has_log, stop, thread };
+        if !is_pinned {
+            handle.stop();
+            let core = handle.facts.core;
+            return Err(io::Error::other(format!(
+                "the kernel refused to pin a lane to core {core:?}"
+            )));
         }
+        Ok(handle)
     }
 
     /// Whether its thread has ended: by [`Self::stop`], or by a panic.

@@ -313,6 +313,7 @@ fn lane_status(lane: usize, handle: &LaneHandle) -> LaneStatus {
     status.syscalls = c.syscalls.get();
     status.turns = c.turns.get();
     status.sleeps = c.sleeps.get();
+    status.run_delay_ns = handle.run_delay.ns();
     status.alien_frames = c.alien_frames.get();
     fence(Ordering::SeqCst);
     // A turn under way moves counters although no frame comes; one that answers

@@ -22,6 +22,7 @@ fn lane(number: u16, pings: u64) -> LaneStatus {
         replies: Replies { sent: pings, ..Replies::default() },
         syscalls: pings / 100,
         sleeps: 12,
+        run_delay_ns: Some(18_615_000_000),
         ..LaneStatus::default()
     }
 }
@@ -86,10 +87,10 @@ fn a_healthy_server_on_a_nic_with_the_queue_that_loses_frames_first() {
             0     0     2  driver  no         wakeup  1,234,575         -  1,234,567       3        5         0          0           0        0
         fallback socket: 0 received, 0 dropped by the kernel
 
-        lane         frames  events    replies  shared  lost  withheld  syscalls/1k  sleeps  memory  pages
-        0         1,234,567       0  1,234,567       0     0         0         10.0      12  32 MiB  hugetlb
-        1         1,000,000       0  1,000,000       0     0         0         10.0      12  32 MiB  hugetlb
-        fallback          0       0          0       0     0         0            -       0     0 B  4k
+        lane         frames  events    replies  shared  lost  withheld  syscalls/1k  sleeps  kept off  memory  pages
+        0         1,234,567       0  1,234,567       0     0         0         10.0      12    0.50 %  32 MiB  hugetlb
+        1         1,000,000       0  1,000,000       0     0         0         10.0      12    0.50 %  32 MiB  hugetlb
+        fallback          0       0          0       0     0         0            -       0         -     0 B  4k
 
         exit          action     program      lanes
         drop_blocked  drop            70          -
@@ -161,8 +162,8 @@ fn sockets_with_rates_from_an_earlier_reading() {
         lane  core  wait    datagrams  datagrams/s  dropped by kernel
            0   any  wakeup      2,500        1,000                  3
 
-        lane  frames  events  replies  shared  lost  withheld  syscalls/1k  sleeps  memory  pages
-        0      2,500       0    2,490       0     0         0          2.0      12  32 MiB  4k
+        lane  frames  events  replies  shared  lost  withheld  syscalls/1k  sleeps  kept off  memory  pages
+        0      2,500       0    2,490       0     0         0          2.0      12   31.02 %  32 MiB  4k
 
         exit        action  program  lanes
         drop_magic  drop          -     10
