@@ -22,6 +22,9 @@ struct Args {
     /// Measure one part only: no verdict is given then.
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// How the lane waits for packets; its core is its own.
+    #[arg(long, default_value = "spin", value_parser = ["wakeup", "spin"])]
+    wait: String,
     /// Folder on the disk to measure; what is made there is removed in the end.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -55,7 +58,7 @@ fn main() -> Result<ExitCode> {
     let mut report = game::report();
     report.set_value("machine", machine());
     if wants(Part::Mixed) {
-        game::mixed(&temporary.0, args.seconds, &mut report, &say)?;
+        game::mixed(&temporary.0, args.seconds, &args.wait, &mut report, &say)?;
     }
     if wants(Part::Lane) {
         game::lane(&mut report, &say)?;

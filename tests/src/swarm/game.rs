@@ -47,8 +47,8 @@ const REQUESTS_MAX: usize = CALL_FRAMES_MAX - 16;
 const RETRY_LOOK_NS: u64 = 2_000_000;
 const SLEEP_MAX: Duration = Duration::from_millis(1);
 
-/// Groups of an open loop are this far apart.
-const GROUP: Duration = Duration::from_micros(50);
+/// The schedule of an open loop: what is due comes in a burst every so often, ns.
+const TICK_NS: u64 = 100_000;
 
 /// Share of a map's side that a box is wide: it holds a tenth of the cells.
 const BOX_SIDE: f64 = 0.316;
@@ -302,28 +302,25 @@ impl Swarm {
     ) -> Result<()> {
         let (started, start_ns) = (Instant::now(), self.now_ns());
         let interval_ns = 1e9 / per_s;
-        let (mut sent, mut next_group_ns) = (0_u64, 0);
+        let mut sent = 0_u64;
         while started.elapsed() < duration {
             let received = self.receive();
             self.game_retry(game)?;
             let elapsed_ns = self.now_ns() - start_ns;
-            if elapsed_ns >= next_group_ns {
-                let due = (elapsed_ns as f64 / interval_ns) as u64;
-                // What finds no room goes later; its time runs from when it was due.
-                let frames = (due - sent).min(REQUESTS_MAX as u64) as usize;
-                let frames = frames.min(self.book.room());
-                if frames > 0 {
-                    let at = |index: usize| {
-                        start_ns + ((sent + index as u64) as f64 * interval_ns) as u64
-                    };
-                    self.game_requests(game, state, frames, at)?;
-                    sent += frames as u64;
-                }
-                if sent == due || frames == 0 {
-                    next_group_ns = elapsed_ns + GROUP.as_nanos() as u64;
-                }
+            let tick = elapsed_ns / TICK_NS;
+            let due = ((tick * TICK_NS) as f64 / interval_ns) as u64;
+            // What finds no room goes later; its time runs from when it was due.
+            let frames = (due - sent).min(REQUESTS_MAX as u64) as usize;
+            let frames = frames.min(self.book.room());
+            if frames > 0 {
+                let at = |index: usize| {
+                    let after_ns = ((sent + index as u64) as f64 * interval_ns) as u64;
+                    start_ns + (after_ns / TICK_NS + 1) * TICK_NS
+                };
+                self.game_requests(game, state, frames, at)?;
+                sent += frames as u64;
             } else if received == 0 {
-                let left = Duration::from_nanos(next_group_ns - elapsed_ns);
+                let left = Duration::from_nanos((tick + 1) * TICK_NS - elapsed_ns);
                 self.port.wait(left.min(SLEEP_MAX), None);
             }
         }

@@ -147,6 +147,7 @@ impl Swarm {
             // Players have machines of their own: here they share a core with
             // threads of the node that have this precedence.
             ensure!(cpu::set_nice(cpu::NICE_FIRST), "swarm: nice level {}", cpu::NICE_FIRST);
+            cpu::sharpen_timers();
             let mut swarm = Self::here(spec, feed)?;
             f(&mut swarm)
         })

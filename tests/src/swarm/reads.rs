@@ -36,13 +36,16 @@ pub struct ReadTally {
     pub read_ns: Histogram<u64>,
     /// Of it, until the swarm came to send it: its own share.
     pub late_ns: Histogram<u64>,
+    /// Of it, from then on.
+    pub served_ns: Histogram<u64>,
 }
 
 impl Default for ReadTally {
     fn default() -> Self {
         let read_ns = Histogram::new_with_max(LATENCY_NS_MAX, 3).expect("sound bounds");
-        let late_ns = read_ns.clone();
-        Self { sent: 0, answered: 0, other: 0, turned_away: 0, lost: 0, read_ns, late_ns }
+        let (late_ns, served_ns) = (read_ns.clone(), read_ns.clone());
+        let (sent, answered, other, turned_away, lost) = (0, 0, 0, 0, 0);
+        Self { sent, answered, other, turned_away, lost, read_ns, late_ns, served_ns }
     }
 }
 
@@ -59,14 +62,24 @@ impl ReadTally {
         self.turned_away += other.turned_away;
         self.lost += other.lost;
         self.late_ns.add(&other.late_ns)?;
+        self.served_ns.add(&other.served_ns)?;
         self.read_ns.add(&other.read_ns)
     }
 }
 
+/// A query without an answer.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    /// 0: the place is free.
+    sequence: u64,
+    /// When it was meant to be sent, and when it was.
+    intended_ns: u64,
+    sent_ns: u64,
+}
+
 /// See the module.
 pub struct Reads {
-    /// Sequence, or 0 for a free place, and when it was meant to be sent.
-    places: Vec<(u64, u64)>,
+    places: Vec<Flight>,
     next: u64,
     waiting: usize,
     tally: ReadTally,
@@ -75,7 +88,7 @@ pub struct Reads {
 impl Default for Reads {
     fn default() -> Self {
         Self {
-            places: vec![(0, 0); FLIGHTS],
+            places: vec![Flight::default(); FLIGHTS],
             next: READ_BIT,
             waiting: 0,
             tally: ReadTally::default(),
@@ -89,12 +102,12 @@ impl Reads {
         let sequence = self.next;
         self.next += 1;
         let place = &mut self.places[sequence as usize % FLIGHTS];
-        if place.0 == 0 {
+        if place.sequence == 0 {
             self.waiting += 1;
         } else {
             self.tally.lost += 1;
         }
-        *place = (sequence, intended_ns);
+        *place = Flight { sequence, intended_ns, sent_ns: now_ns };
         self.tally.sent += 1;
         self.tally.late_ns.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
         sequence
@@ -106,19 +119,18 @@ impl Reads {
         self.waiting
     }
 
-    fn take(&mut self, sequence: u64) -> Option<u64> {
+    fn take(&mut self, sequence: u64) -> Option<Flight> {
         let place = &mut self.places[sequence as usize % FLIGHTS];
-        if sequence == 0 || place.0 != sequence {
+        if sequence == 0 || place.sequence != sequence {
             return None;
         }
-        place.0 = 0;
         self.waiting -= 1;
-        Some(place.1)
+        Some(std::mem::take(place))
     }
 
     /// An answer came.
     pub fn answered(&mut self, sequence: u64, entries: Entries<'_>, now_ns: u64) {
-        let Some(intended_ns) = self.take(sequence) else { return };
+        let Some(flight) = self.take(sequence) else { return };
         let (mut all, mut good) = (0, 0);
         for entry in entries {
             all += 1;
@@ -132,7 +144,9 @@ impl Reads {
         } else {
             self.tally.other += 1;
         }
-        self.tally.read_ns.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
+        let since = |ns: u64| now_ns.saturating_sub(ns).max(1);
+        self.tally.read_ns.saturating_record(since(flight.intended_ns));
+        self.tally.served_ns.saturating_record(since(flight.sent_ns));
     }
 
     /// The server would not answer it.
@@ -145,8 +159,8 @@ impl Reads {
     /// What was counted since the last call; those that still wait are lost.
     pub fn take_tally(&mut self) -> ReadTally {
         for place in &mut self.places {
-            if place.0 != 0 {
-                place.0 = 0;
+            if place.sequence != 0 {
+                place.sequence = 0;
                 self.tally.lost += 1;
             }
         }

@@ -18,6 +18,11 @@
 //! | quarter | a quarter of it | quarter_ack_ns, quarter_read_ns |
 //! | lane | 12 M cells and 10 M players in this process, as `bench index` | box_p99_us, nearest_p99_us, rank_p99_us, top100_us, world_gib |
 //!
+//! In the open loops requests are due in bursts, one each 100 us, and a latency runs
+//! from the burst that a request belongs to, however late the generator comes. The
+//! lane spins (`--wait`): its core is its own. Two figures say how long something else
+//! had the core of lane or generator, and the other could only wait.
+//!
 //! What can lie: as with `bench ingest`, no wire costs latency, and the generator
 //! takes a share of the cores. `over_ingest` counts events on both sides, and the
 //! queries of the game are work that the other does not have; in return a hot hunt
@@ -27,11 +32,14 @@
 
 mod report;
 
+use std::iter::zip;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use veltrix::apply::{Partition, PartitionLimits};
+use veltrix::base::cpu::RunDelay;
 use veltrix::dedupe::DedupeLimits;
 use veltrix_abi::Outcome;
 use veltrix_abi::wire::Mode;
@@ -104,6 +112,7 @@ pub fn report() -> Report {
 pub fn mixed(
     dir: &Path,
     seconds: u64,
+    wait: &str,
     report: &mut Report,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<()> {
@@ -112,7 +121,7 @@ pub fn mixed(
     let sizes = Sizes { segment_bytes: 128 << 20, segments: 24, dedupe_keys_max: DEDUPE_KEYS };
     say(&format!("format {} with a log of {} MB", data.display(), sizes.log_bytes() / 1_000_000));
     format(&data, &WORLD, &sizes)?;
-    let node = Node::start(&lab, Provider::Xdp, Some(&data))?;
+    let node = Node::start_with(&lab, Provider::Xdp, Some(&data), &["--wait", wait])?;
     let spec = Spec {
         world: WORLD,
         server_port: PORT,
@@ -121,10 +130,26 @@ pub fn mixed(
         core: GENERATOR_CORE,
         retry_after: RETRY_AFTER,
     };
-    let stages = |part: &str| say_stages(part, &node, &lab, say);
+    let watch = Watch { node: &node, lab: &lab, say };
     let duration = Duration::from_secs(seconds);
-    Swarm::run(&lab, spec, |swarm| drive(swarm, duration, report, say, &stages))
+    Swarm::run(&lab, spec, |swarm| drive(swarm, duration, report, &watch))
         .with_context(|| node.last_words(&lab))
+}
+
+/// What the loops look at besides the swarm.
+struct Watch<'a> {
+    node: &'a Node,
+    lab: &'a Lab,
+    say: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Watch<'_> {
+    /// How long the lane was kept off its core since its start, ns.
+    fn lane_run_delay_ns(&self) -> Result<u64> {
+        let status = self.node.status(self.lab)?;
+        let ns = status.pointer("/lanes/0/run_delay_ns").and_then(Value::as_u64);
+        ns.context("the kernel does not say how long a thread waits for its core")
+    }
 }
 
 /// Events of `bench ingest` for a while; gives how many were applied a second.
@@ -141,9 +166,10 @@ fn drive(
     swarm: &mut Swarm,
     duration: Duration,
     report: &mut Report,
-    say: &(dyn Fn(&str) + Sync),
-    say_stages: &(dyn Fn(&str) -> Result<()> + Sync),
+    watch: &Watch<'_>,
 ) -> Result<()> {
+    let say = watch.say;
+    let own_delay = RunDelay::of_this_thread();
     swarm.hello(WAIT_MAX)?;
     let founded = swarm.found(512, WAIT_MAX)?;
     say(&format!("world founded in {:.1?}: {:?}", founded.elapsed, founded.tally.mix()));
@@ -185,14 +211,22 @@ fn drive(
     for (share, name) in OPEN {
         let rate = runs[0].events_per_s() * share;
         say(&format!("open loop at {rate:.0} events/s"));
+        let delays = || anyhow::Ok([watch.lane_run_delay_ns()?, own_delay.ns().unwrap_or(0)]);
+        let before = delays()?;
         let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
-        say_stages(&format!("{share} of it"))?;
+        let kept_off: Vec<f64> = zip(delays()?, before)
+            .map(|(after, before)| (after - before) as f64 / 1e9 / open.elapsed.as_secs_f64())
+            .collect();
+        say_stages(&format!("{share} of it"), watch.node, watch.lab, say)?;
+        report.set(&format!("{name}lane_kept_off"), kept_off[0]);
+        report.set(&format!("{name}generator_kept_off"), kept_off[1]);
         report.set(&format!("{name}open_events_per_s"), open.events_per_s());
         report.set(&format!("{name}open_reads_per_s"), open.reads_per_s());
         report.set(&format!("{name}open_reads_lost"), open.reads.lost as f64);
         report.set_latency(&format!("{name}ack_ns"), &open.tally.ack_ns);
         report.set_latency(&format!("{name}read_ns"), &open.reads.read_ns);
         report.set_latency(&format!("{name}late_ns"), &open.reads.late_ns);
+        report.set_latency(&format!("{name}served_ns"), &open.reads.served_ns);
         runs.push(open);
     }
     let sum = |count: fn(&GameRun) -> u64| runs.iter().map(count).sum::<u64>() as f64;

@@ -86,9 +86,24 @@ impl Node {
     ///
     /// When it does not serve.
     pub fn start(lab: &Lab, provider: Provider, data: Option<&Path>) -> Result<Self> {
+        Self::start_with(lab, provider, data, &[])
+    }
+
+    /// [`Self::start`] with more arguments.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(
+        lab: &Lab,
+        provider: Provider,
+        data: Option<&Path>,
+        more: &[&str],
+    ) -> Result<Self> {
         let path = data.map(|data| data.to_string_lossy().into_owned());
-        let more: Vec<&str> = path.iter().flat_map(|path| ["--data", path]).collect();
-        let server = Server::start(lab, provider, &more)?;
+        let mut all: Vec<&str> = path.iter().flat_map(|path| ["--data", path]).collect();
+        all.extend(more);
+        let server = Server::start(lab, provider, &all)?;
         Ok(Self { server, data: data.map(Path::to_path_buf) })
     }
 
