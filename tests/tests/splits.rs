@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use veltrix_client::{
     Client, Event, GameSession, Hotspot, HotspotKind, HuntSetup, Outcome, QueryError, Quota,
-    Receipt, SendError, Split, SplitHunt,
+    Receipt, Region, SendError, Split, SplitHunt,
 };
 use veltrix_tests::loopback::Node;
 use veltrix_tests::server::require_binary;
@@ -224,6 +224,11 @@ fn a_split_hunt_has_everything_once_across_a_kill() {
         };
         let hunt = client().await?.split(ROOT, SPLIT);
         furnish(&hunt).await?;
+        for (number, region) in (0..).zip(hunt.regions()) {
+            let summary = region.summary().await?.value.context("no such region")?;
+            let wanted = Region { root: ROOT, split: SPLIT, number };
+            ensure!(summary.region == Some(wanted), "{:?}, wanted {wanted:?}", summary.region);
+        }
         let told = Arc::new(Told::default());
         let mut players = JoinSet::new();
         for player in 1..=PLAYERS {

@@ -2,9 +2,10 @@
 //! the wire. `userspace/docs/WIRE.md` is the specification.
 
 use crate::kinds::{HotspotKind, TEAMS};
+use crate::split::Region;
 use crate::wire::{put, u16_at, u32_at, u64_at};
 
-/// A row of an entry: 32, 56 or 256 bytes, written and read without knowing more.
+/// A row of an entry: 32, 56 or 272 bytes, written and read without knowing more.
 pub trait Row: Sized {
     /// Bytes of a row.
     const BYTES: usize;
@@ -185,8 +186,8 @@ impl Row for RankRow {
 ///  0       4         8        12     13      14     16
 ///  | cells | players | ranked | game | phase | zero | score_epoch ...
 ///
-///  24         28       32     36       40    48       56           64          192          256
-///  | opened_s | ends_s | lots | tenant | pot | winner | over_quota | 16 x bank | 16 x tiles |
+///  24         28       32     36       40    48       56           64          192          256      272
+///  | opened_s | ends_s | lots | tenant | pot | winner | over_quota | 16 x bank | 16 x tiles | region |
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HuntRow {
@@ -221,6 +222,8 @@ pub struct HuntRow {
     pub banks: [u64; TEAMS],
     /// Tickets that each team holds, team 1 first.
     pub tiles: [u32; TEAMS],
+    /// Which region of a split hunt it is; `None` for a hunt in one piece.
+    pub region: Option<Region>,
 }
 
 /// Whether a hunt plays.
@@ -258,9 +261,10 @@ impl HuntRow {
 
 const BANKS_AT: usize = 64;
 const TILES_AT: usize = BANKS_AT + 8 * TEAMS;
+const REGION_AT: usize = TILES_AT + 4 * TEAMS;
 
 impl Row for HuntRow {
-    const BYTES: usize = TILES_AT + 4 * TEAMS;
+    const BYTES: usize = REGION_AT + Region::BYTES;
 
     fn write(&self, out: &mut [u8]) {
         out[..BANKS_AT].fill(0);
@@ -280,6 +284,7 @@ impl Row for HuntRow {
             put(out, BANKS_AT + 8 * team, bank.to_le_bytes());
             put(out, TILES_AT + 4 * team, tiles.to_le_bytes());
         }
+        put(out, REGION_AT, self.region.map_or([0; Region::BYTES], |region| region.bytes()));
     }
 
     fn read(bytes: &[u8]) -> Self {
@@ -299,6 +304,7 @@ impl Row for HuntRow {
             over_quota: u64_at(bytes, 56),
             banks: [0; TEAMS],
             tiles: [0; TEAMS],
+            region: bytes[REGION_AT..].first_chunk().and_then(Region::of),
         };
         for (team, (bank, tiles)) in row.banks.iter_mut().zip(&mut row.tiles).enumerate() {
             *bank = u64_at(bytes, BANKS_AT + 8 * team);

@@ -9,6 +9,7 @@ use veltrix_abi::query::{
     QUERY_BYTES, QUERY_HEAD_BYTES, Queries, Query, QueryKind, QueryStatus, ROWS_MAX, RankRow, Row,
     Wanted, corner, write_answer_head,
 };
+use veltrix_abi::split::{Region, Split};
 
 const CELL_MAX: u64 = (1 << CELL_BITS) - 1;
 
@@ -93,11 +94,18 @@ fn rank_row() -> impl Strategy<Value = RankRow> {
 fn hunt_row() -> impl Strategy<Value = HuntRow> {
     let counts = any::<(u32, u32, u32, u8, u8, u64)>();
     let pot = any::<(u32, u32, u32, u64, u64, u32, u64)>();
-    (counts, pot, any::<([u64; 16], [u32; 16])>()).prop_map(
+    let region = prop::option::of((any::<u64>(), 1..=8_u8, any::<u16>()).prop_map(
+        |(root, bits, number)| {
+            let split = Split::new(bits, 0).unwrap();
+            Region { root, split, number: number % split.regions() }
+        },
+    ));
+    (counts, pot, any::<([u64; 16], [u32; 16])>(), region).prop_map(
         |(
             (cells, players, ranked, game, phase, score_epoch),
             (opened_s, ends_s, lots, pot, winner, tenant, over_quota),
             (banks, tiles),
+            region,
         )| HuntRow {
             cells,
             players,
@@ -114,6 +122,7 @@ fn hunt_row() -> impl Strategy<Value = HuntRow> {
             over_quota,
             banks,
             tiles,
+            region,
         },
     )
 }
@@ -275,7 +284,7 @@ proptest! {
         let query = Query::of(&wanted);
         let row_bytes = match wanted {
             Wanted::Player(_) => 56,
-            Wanted::Hunt => 256,
+            Wanted::Hunt => 272,
             _ => 32,
         };
         let mut body = vec![0; QUERY_HEAD_BYTES + query.answer_bytes_max()];

@@ -124,7 +124,7 @@ pub use veltrix_abi::kinds::{Hotspot, HotspotKind, HuntSetup, PowerUp, QuestPay,
 pub use veltrix_abi::query::{
     COORDINATE_MAX, CellRow, HuntRow, PlayerRow, QueryKind, ROWS_MAX, RankRow, Wanted,
 };
-pub use veltrix_abi::split::Split;
+pub use veltrix_abi::split::{Region, Split};
 pub use veltrix_abi::wire::Mode;
 pub use veltrix_abi::{Outcome, Refusal};
 

@@ -63,6 +63,7 @@ pub struct Page<T> {
 /// The rows of one query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one for each query, taken apart at once")]
 pub enum Rows {
     /// Of [`Wanted::Player`]; `None` for a player the hunt has given nothing.
     Player(Option<PlayerRow>),

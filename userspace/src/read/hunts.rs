@@ -2,14 +2,15 @@
 //! Asked by the control core alone, so this is no query and has no place on the wire.
 
 use veltrix_abi::query::HuntPhase;
+use veltrix_abi::split::Region;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Shown, phase_of};
 use crate::apply::Partition;
 use crate::apply::rules::log_time_s;
 
-/// Most hunts of a piece: three lines of memory each, some 5 us together.
-pub const LINES_MAX: usize = 48;
+/// Most hunts of a piece: four lines of memory each, some 5 us together.
+pub const LINES_MAX: usize = 40;
 
 /// Bytes of the largest piece.
 pub const PIECE_BYTES: usize = size_of::<Head>() + LINES_MAX * size_of::<HuntLine>();
@@ -27,7 +28,7 @@ struct Head {
     is_here: u32,
 }
 
-/// A hunt in a piece, 64 bytes.
+/// A hunt in a piece, 80 bytes.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -59,6 +60,7 @@ pub struct HuntLine {
     pub game: u8,
     phase: u8,
     zero: [u8; 6],
+    region: [u8; Region::BYTES],
 }
 
 impl HuntLine {
@@ -66,6 +68,12 @@ impl HuntLine {
     #[must_use]
     pub const fn phase(&self) -> Option<HuntPhase> {
         HuntPhase::from_code(self.phase)
+    }
+
+    /// Which region of a split hunt it is; `None` for a hunt in one piece.
+    #[must_use]
+    pub fn region(&self) -> Option<Region> {
+        Region::of(&self.region)
     }
 }
 
@@ -108,6 +116,7 @@ pub fn write(
                 game: record.game,
                 phase: phase_of(record, now_s) as u8,
                 zero: [0; 6],
+                region: record.split().map_or([0; Region::BYTES], |region| region.bytes()),
             };
             place.copy_from_slice(line.as_bytes());
             lines += 1;

@@ -257,6 +257,7 @@ fn hunt_row(index: &Index, hunt: HuntId, log_time_s: u32) -> HuntRow {
         over_quota: record.over_quota,
         banks: record.banks,
         tiles: record.tiles,
+        region: record.split(),
     }
 }
 

@@ -11,7 +11,7 @@ use veltrix_abi::query::{
 
 use super::App;
 use super::asks::Found;
-use super::hunts::{game_name, latency_name, phase_name};
+use super::hunts::{game_name, latency_name, phase_name, split};
 use super::params::{Params, shown};
 use super::refused::Refused;
 use crate::index::position_of;
@@ -64,6 +64,7 @@ pub async fn hunt(State(app): State<App>, params: Params) -> Answer {
         "teams": teams,
         "tenant": (row.tenant > 0).then_some(row.tenant),
         "over_quota": row.over_quota,
+        "split": row.region.map(split),
         "epoch": found.epoch,
         "age_ns": found.age_ns,
     })))

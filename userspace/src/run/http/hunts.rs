@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use veltrix_abi::query::HuntPhase;
+use veltrix_abi::split::Region;
 
 use super::App;
 use super::params::Params;
@@ -90,6 +91,18 @@ pub async fn list(State(app): State<App>, params: Params) -> Result<Json<Value>,
     })))
 }
 
+/// Which region of which hunt it is.
+#[must_use]
+pub fn split(region: Region) -> Value {
+    json!({
+        "root": region.root,
+        "region": region.number,
+        "regions": region.split.regions(),
+        "bits": region.split.bits,
+        "skip": region.split.skip,
+    })
+}
+
 fn row(line: &HuntLine) -> Value {
     json!({
         "hunt": line.domain,
@@ -99,6 +112,7 @@ fn row(line: &HuntLine) -> Value {
         "phase": line.phase().map_or("unknown", phase_name),
         "cells": line.cells,
         "players": line.players,
+        "split": line.region().map(split),
         "opened_s": line.opened_s,
         "ends_s": line.ends_s,
         "events": line.events,
