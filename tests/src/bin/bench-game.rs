@@ -34,6 +34,8 @@ struct Args {
 enum Part {
     /// Over veth: maximum and open loop.
     Mixed,
+    /// Claims within a region of a split hunt and across two.
+    Regions,
     /// Reads of a full node's index, in this process.
     Lane,
 }
@@ -59,6 +61,9 @@ fn main() -> Result<ExitCode> {
     report.set_value("machine", machine());
     if wants(Part::Mixed) {
         game::mixed(&temporary.0, args.seconds, &args.wait, &mut report, &say)?;
+    }
+    if wants(Part::Regions) {
+        game::regions::measure(&mut report)?;
     }
     if wants(Part::Lane) {
         game::lane(&mut report, &say)?;

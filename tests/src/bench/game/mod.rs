@@ -16,6 +16,7 @@
 //! | maximum | slices of the game and of `bench ingest`'s events by turns, in the same window and in datagrams as full on the mean | events_per_s, reads_per_s, over_ingest |
 //! | half | half of that maximum, at a fixed rate | ack_ns, read_ns |
 //! | quarter | a quarter of it | quarter_ack_ns, quarter_read_ns |
+//! | regions | claims of 32 SDK sessions in a split hunt over loopback | home_claim_ns, region_claim_ns |
 //! | lane | 12 M cells and 10 M players in this process, as `bench index` | box_p99_us, nearest_p99_us, rank_p99_us, top100_us, world_gib |
 //!
 //! In the open loops requests are due in bursts, one each 100 us, and a latency runs
@@ -30,6 +31,7 @@
 //! alike, so it may be above 1. The figures of the lane are of the functions that a
 //! lane calls, without the datagrams around them.
 
+pub mod regions;
 mod report;
 
 use std::iter::zip;
