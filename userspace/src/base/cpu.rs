@@ -38,9 +38,10 @@ pub fn restrict_to(cores: &[usize]) -> bool {
 /// waits up to a time slice of the scheduler, 3 ms, before it may.
 pub const NICE_FIRST: i32 = -10;
 
-/// Nice level of work that nobody waits for, such as writing a snapshot. It still
-/// gets a tenth of a core that is busy with others.
-pub const NICE_LAST: i32 = 10;
+/// Nice level of work that nobody waits for, such as writing a snapshot: that of any
+/// program, with short time slices. Beside the threads above it gets a tenth of a core.
+/// Not a higher level: see `REST` in `snapshot/encode.rs`.
+pub const NICE_PLAIN: i32 = 0;
 
 /// Time slice asked for, ns: the least that kernels from 6.12 on give. Who has a
 /// short one may begin as soon as it wakes, and is soon off the core where others

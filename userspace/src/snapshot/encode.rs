@@ -18,6 +18,12 @@ use crate::log::disk::{AlignedBuf, BLOCK_BYTES};
 /// waiting for longer, smaller ones cost more of them.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// How long the thread leaves its core after each block, whatever the rate. While a
+/// thread of little weight is ready, the scheduler (EEVDF, seen on Linux 6.18) may
+/// keep a much heavier one waiting: the kernel's flush worker (kblockd, nice -20), and
+/// so the log, for up to 10 ms until this thread slept.
+const REST: Duration = Duration::from_micros(50);
+
 /// A block is stored compressed when that saves a sixteenth at least.
 const fn pays(stored: usize, raw: usize) -> bool {
     stored < raw - raw / 16
@@ -174,6 +180,7 @@ impl<F: SnapshotFile> Encoder<F> {
         self.waiting += BLOCK_HEADER_BYTES + stored;
         self.blocks = self.blocks.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
         self.write_whole_blocks(WRITE_BYTES)?;
+        std::thread::sleep(REST);
         self.pace.spend(raw.len() as u64);
         Ok(crc)
     }

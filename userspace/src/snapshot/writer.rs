@@ -247,8 +247,9 @@ impl SnapshotWriter {
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                // A higher level is never refused.
-                let _ = cpu::set_nice(cpu::NICE_LAST);
+                // The level that it has is never refused.
+                let _ = cpu::set_nice(cpu::NICE_PLAIN);
+                cpu::sharpen_timers();
                 worker.run();
             })
             .map_err(SnapshotError::io(path, "no thread can be had"))?;
