@@ -50,6 +50,11 @@ const SLEEP_MAX: Duration = Duration::from_millis(1);
 /// The schedule of an open loop: what is due comes in a burst every so often, ns.
 const TICK_NS: u64 = 100_000;
 
+/// Ticks between two calls of a loop that has fallen behind, and ticks it makes good
+/// with each: half as fast again as the schedule. All at once would be a flood that no
+/// crowd of players sends.
+const BEHIND_TICKS: [u64; 2] = [2, 3];
+
 /// Share of a map's side that a box is wide: it holds a tenth of the cells.
 const BOX_SIDE: f64 = 0.316;
 
@@ -302,7 +307,10 @@ impl Swarm {
     ) -> Result<()> {
         let (started, start_ns) = (Instant::now(), self.now_ns());
         let interval_ns = 1e9 / per_s;
-        let mut sent = 0_u64;
+        let [behind_ticks, made_good] = BEHIND_TICKS;
+        let most = (per_s * (made_good * TICK_NS) as f64 / 1e9).ceil() as usize;
+        let most = most.clamp(1, REQUESTS_MAX);
+        let (mut sent, mut next_tick) = (0_u64, 0);
         while started.elapsed() < duration {
             let received = self.receive();
             self.game_retry(game)?;
@@ -310,8 +318,11 @@ impl Swarm {
             let tick = elapsed_ns / TICK_NS;
             let due = ((tick * TICK_NS) as f64 / interval_ns) as u64;
             // What finds no room goes later; its time runs from when it was due.
-            let frames = (due - sent).min(REQUESTS_MAX as u64) as usize;
-            let frames = frames.min(self.book.room());
+            let frames = if tick < next_tick { 0 } else { (due - sent) as usize };
+            let frames = frames.min(most).min(self.book.room());
+            if frames == most {
+                next_tick = tick + behind_ticks;
+            }
             if frames > 0 {
                 let at = |index: usize| {
                     let after_ns = ((sent + index as u64) as f64 * interval_ns) as u64;
