@@ -247,7 +247,7 @@ impl SnapshotWriter {
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                // The level that it has is never refused.
+                // Whatever started it; refused only where that had a higher level.
                 let _ = cpu::set_nice(cpu::NICE_PLAIN);
                 cpu::sharpen_timers();
                 worker.run();

@@ -100,6 +100,9 @@ const RANKED: u32 = 10_000_000;
 /// Keys of `world_gib`: a quarter of an hour at 32 thousand new ones a second.
 const WORLD_KEYS: u32 = 29_000_000;
 
+/// Why there is no figure of it.
+const NO_DELAYS: &str = "the kernel does not say how long a thread waits for its core";
+
 /// An empty report with the figures of this bench.
 #[must_use]
 pub fn report() -> Report {
@@ -149,8 +152,7 @@ impl Watch<'_> {
     /// How long the lane was kept off its core since its start, ns.
     fn lane_run_delay_ns(&self) -> Result<u64> {
         let status = self.node.status(self.lab)?;
-        let ns = status.pointer("/lanes/0/run_delay_ns").and_then(Value::as_u64);
-        ns.context("the kernel does not say how long a thread waits for its core")
+        status.pointer("/lanes/0/run_delay_ns").and_then(Value::as_u64).context(NO_DELAYS)
     }
 }
 
@@ -213,7 +215,8 @@ fn drive(
     for (share, name) in OPEN {
         let rate = runs[0].events_per_s() * share;
         say(&format!("open loop at {rate:.0} events/s"));
-        let delays = || anyhow::Ok([watch.lane_run_delay_ns()?, own_delay.ns().unwrap_or(0)]);
+        let delays =
+            || anyhow::Ok([watch.lane_run_delay_ns()?, own_delay.ns().context(NO_DELAYS)?]);
         let before = delays()?;
         let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
         let kept_off: Vec<f64> = zip(delays()?, before)
