@@ -180,7 +180,7 @@ impl Row for RankRow {
     }
 }
 
-/// How a hunt stands, and what it holds: 256 bytes.
+/// How a hunt stands, and what it holds: 272 bytes.
 ///
 /// ```text
 ///  0       4         8        12     13      14     16

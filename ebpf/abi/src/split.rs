@@ -78,7 +78,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// Bytes behind the quota in the payload of hunt-open.
+    /// Its bytes: behind the quota in the payload of hunt-open, and in the row of a hunt.
     pub const BYTES: usize = 16;
 
     /// Its domain key.

@@ -52,7 +52,7 @@ const TICK_NS: u64 = 100_000;
 
 /// Ticks between two calls of a loop that has fallen behind, and ticks it makes good
 /// with each: half as fast again as the schedule. All at once would be a flood that no
-/// crowd of players sends.
+/// crowd of players sends. Beyond 1.2 M requests a second a call does not hold so many.
 const BEHIND_TICKS: [u64; 2] = [2, 3];
 
 /// Share of a map's side that a box is wide: it holds a tenth of the cells.
@@ -320,13 +320,14 @@ impl Swarm {
             // What finds no room goes later; its time runs from when it was due.
             let frames = if tick < next_tick { 0 } else { (due - sent) as usize };
             let frames = frames.min(most).min(self.book.room());
-            if frames == most {
+            if frames == most && due > sent + frames as u64 {
                 next_tick = tick + behind_ticks;
             }
             if frames > 0 {
+                // The first burst by which so many are due.
                 let at = |index: usize| {
-                    let after_ns = ((sent + index as u64) as f64 * interval_ns) as u64;
-                    start_ns + (after_ns / TICK_NS + 1) * TICK_NS
+                    let upto_ns = ((sent + index as u64 + 1) as f64 * interval_ns) as u64;
+                    start_ns + upto_ns.div_ceil(TICK_NS).min(tick) * TICK_NS
                 };
                 self.game_requests(game, state, frames, at)?;
                 sent += frames as u64;

@@ -103,16 +103,23 @@ impl RunDelay {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
     #[test]
     fn a_thread_that_must_wait_for_its_core_says_so() {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Relaxed);
+            }
+        }
         let core = *allowed_cores().first().unwrap();
-        let stop = AtomicBool::new(false);
+        let (stop, wait_max) = (AtomicBool::new(false), Duration::from_secs(10));
         let (send, delays) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
+            let _stop = Stop(&stop);
             for _ in 0..2 {
                 scope.spawn(|| {
                     assert!(pin_to(core));
@@ -122,16 +129,20 @@ mod tests {
                     }
                 });
             }
-            let delays = [delays.recv().unwrap(), delays.recv().unwrap()];
-            let begun = delays.each_ref().map(|delay| delay.ns().unwrap());
-            let wanted_ns = 50_000_000;
-            while !delays.iter().zip(begun).all(|(d, begun)| d.ns().unwrap() > begun + wanted_ns) {
-                std::thread::sleep(Duration::from_millis(10));
+            let begun = Instant::now();
+            for _ in 0..2 {
+                let delay = delays.recv_timeout(wait_max).unwrap();
+                let before = delay.ns().unwrap();
+                while delay.ns().unwrap() < before + 50_000_000 {
+                    assert!(begun.elapsed() < wait_max, "{delay:?}");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
-            stop.store(true, Relaxed);
         });
         let ended = std::thread::spawn(RunDelay::of_this_thread).join().unwrap();
+        let begun = Instant::now();
         while ended.ns().is_some() {
+            assert!(begun.elapsed() < wait_max, "{ended:?}");
             std::thread::yield_now();
         }
     }

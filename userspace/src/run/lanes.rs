@@ -92,7 +92,7 @@ impl LaneHandle {
                 (Arc::clone(&stop), Arc::clone(&counters), *spec, facts.core);
             std::thread::Builder::new().name(name).spawn(move || {
                 let pinned = core.is_none_or(cpu::pin_to);
-                // Without leave it goes without: the control core says so once.
+                // Without leave it goes without: where there is a log, its control core says so.
                 let _ = cpu::set_nice(cpu::NICE_FIRST);
                 cpu::sharpen_timers();
                 let admission = Admission::new(spec.deadline);

@@ -36,7 +36,7 @@ mod report;
 
 use std::iter::zip;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -217,10 +217,10 @@ fn drive(
         say(&format!("open loop at {rate:.0} events/s"));
         let delays =
             || anyhow::Ok([watch.lane_run_delay_ns()?, own_delay.ns().context(NO_DELAYS)?]);
-        let before = delays()?;
+        let (before, began) = (delays()?, Instant::now());
         let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
         let kept_off: Vec<f64> = zip(delays()?, before)
-            .map(|(after, before)| (after - before) as f64 / 1e9 / open.elapsed.as_secs_f64())
+            .map(|(after, before)| (after - before) as f64 / began.elapsed().as_nanos() as f64)
             .collect();
         say_stages(&format!("{share} of it"), watch.node, watch.lab, say)?;
         report.set(&format!("{name}lane_kept_off"), kept_off[0]);

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use veltrix_abi::kinds::CELL_BITS;
 use veltrix_client::{
     Client, Event, Hotspot, HotspotKind, HuntSetup, Outcome, Quota, Split, SplitHunt,
 };
@@ -20,7 +21,7 @@ use crate::loopback::Node;
 
 const ROOT: u64 = 77;
 const SPLIT: Split = Split { bits: 3, skip: 0 };
-const REGIONS: u64 = 8;
+const REGIONS: u64 = SPLIT.regions() as u64;
 
 /// Players at a time, each with one claim under way.
 const PLAYERS: u64 = 32;
@@ -76,7 +77,9 @@ async fn play() -> Result<Took> {
 
 /// Sets a player's tickets, claims them one after the other and looks at the wallet.
 async fn claim(hunt: SplitHunt, player: u64, took: Arc<Mutex<Took>>) -> Result<()> {
-    let cell = |ticket: u64| ((player + ticket) % REGIONS) << 57 | player << 32 | ticket;
+    let cell = |ticket: u64| {
+        ((player + ticket) % REGIONS) << (CELL_BITS - u32::from(SPLIT.bits)) | player << 32 | ticket
+    };
     for ticket in 0..TICKETS {
         let spawned = hunt.spawn(1, cell(ticket), &TICKET).await?;
         ensure!(spawned.outcome == Outcome::Applied, "no ticket: {}", spawned.outcome.label());

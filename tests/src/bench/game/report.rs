@@ -37,7 +37,11 @@ pub const FIGURES: &[Figure] = &[
     figure("served_ns.p99", Nothing, ""),
     figure("served_ns.max", Nothing, ""),
     figure("lane_kept_off", Nothing, "of the time, something else had the lane's core"),
-    figure("generator_kept_off", Nothing, "and the generator's, the node's other threads too"),
+    figure(
+        "generator_kept_off",
+        Nothing,
+        "something else had the generator's: other threads of the node too",
+    ),
     figure("quarter_open_events_per_s", Nothing, "open loop at a quarter of the maximum"),
     figure("quarter_open_reads_per_s", Nothing, ""),
     figure("quarter_open_reads_lost", Nothing, "queries without an answer"),
@@ -58,7 +62,7 @@ pub const FIGURES: &[Figure] = &[
     figure(
         "quarter_generator_kept_off",
         Nothing,
-        "and the generator's, the node's other threads too",
+        "something else had the generator's: other threads of the node too",
     ),
     figure("lost", AtMost(0.0), "datagrams of events that were never answered"),
     figure("duplicated", AtMost(0.0), "events decided twice"),

@@ -147,6 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_region_says_of_which_hunt_it_is() {
+        let sixteen = veltrix_abi::split::Split::new(4, 2).unwrap();
+        let found = split(Region { root: 42, split: sixteen, number: 3 });
+        let wanted = json!({ "root": 42, "region": 3, "regions": 16, "bits": 4, "skip": 2 });
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
     fn a_mark_names_its_place() {
         for place in [
             Place { partition: 0, number: 0 },

@@ -321,7 +321,7 @@ impl Live {
         let event = AsyncFd::new(self.waker.fd().try_clone_to_owned()?)?;
         if !cpu::set_nice(cpu::NICE_FIRST) {
             self.log.info(&format!(
-                "the kernel refused nice level {} (CAP_SYS_NICE): where other work shares the cores of control and log, answers wait for its time slices",
+                "the kernel refused nice level {} (CAP_SYS_NICE): where other work shares the cores of lanes, control and log, answers wait for its time slices",
                 cpu::NICE_FIRST
             ));
         }

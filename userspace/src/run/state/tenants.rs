@@ -1,7 +1,7 @@
 //! What tenants have: sums over the hunts of all partitions, for the status.
 //!
 //! ```text
-//!   partition 0, 1, 2 ... --read job: at most 48 hunts--> owner's lane --> sums by tenant
+//!   partition 0, 1, 2 ... --read job: at most 40 hunts--> owner's lane --> sums by tenant
 //! ```
 //!
 //! Once a second the control core walks all hunts, with one job under way and a pause
@@ -34,7 +34,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Jobs between two pauses.
 const JOBS_A_STEP: u32 = 16;
 
-/// Pause after so many jobs: 640 jobs a second, some 30,000 hunts.
+/// Pause after so many jobs: 640 jobs a second, some 25,000 hunts.
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// What the hunts of a tenant have.
