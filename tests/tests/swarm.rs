@@ -86,7 +86,7 @@ fn play_game(swarm: &mut Swarm) -> anyhow::Result<u64> {
     let mut applied = swarm.found(16, WAIT)?.tally.of(Outcome::Applied);
     let game = Game::new(WORLD, 50_000.0, Duration::from_millis(1));
     let mut sent_from = swarm.book().next_sequence();
-    for pace in [Pace::Window(64), Pace::PerS(4_000.0)] {
+    for pace in [Pace::Window(64), Pace::PerS { rate: 4_000.0, most: 40_000.0 }] {
         let run = swarm.game(&game, pace, Duration::from_millis(400), WAIT)?;
         let (tally, reads) = (&run.tally, &run.reads);
         assert!(tally.events > 0 && tally.acked() == tally.events, "{tally:?}");

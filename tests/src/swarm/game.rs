@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use veltrix::base::port::Port as _;
 use veltrix_abi::Outcome;
 use veltrix_abi::limits::PAYLOAD_BYTES_MAX_DEFAULT;
@@ -49,11 +49,6 @@ const SLEEP_MAX: Duration = Duration::from_millis(1);
 
 /// The schedule of an open loop: what is due comes in a burst every so often, ns.
 const TICK_NS: u64 = 100_000;
-
-/// Ticks between two calls of a loop that has fallen behind, and ticks it makes good
-/// with each: half as fast again as the schedule. All at once would be a flood that no
-/// crowd of players sends. Beyond 1.2 M requests a second a call does not hold so many.
-const BEHIND_TICKS: [u64; 2] = [2, 3];
 
 /// Share of a map's side that a box is wide: it holds a tenth of the cells.
 const BOX_SIDE: f64 = 0.316;
@@ -215,8 +210,15 @@ impl GameRun {
 pub enum Pace {
     /// So many datagrams of events unanswered.
     Window(usize),
-    /// So many requests a second, whatever the server does.
-    PerS(f64),
+    /// So many requests a second, whatever the server does. A loop that has fallen
+    /// behind makes it good at a rate of `most`: all at once would be a flood that no
+    /// crowd of players sends.
+    PerS {
+        /// Of the schedule.
+        rate: f64,
+        /// Of a loop that is behind, above `rate`.
+        most: f64,
+    },
 }
 
 /// Where a loop is.
@@ -246,7 +248,9 @@ impl Swarm {
         let started = Instant::now();
         match pace {
             Pace::Window(window) => self.game_in_window(game, &mut state, window, duration)?,
-            Pace::PerS(rate) => self.game_at_rate(game, &mut state, rate, duration)?,
+            Pace::PerS { rate, most } => {
+                self.game_at_rate(game, &mut state, (rate, most), duration)?;
+            }
         }
         let elapsed = started.elapsed();
         let mut tally = self.book.take_tally();
@@ -302,14 +306,16 @@ impl Swarm {
         &mut self,
         game: &Game,
         state: &mut State,
-        per_s: f64,
+        (per_s, most_per_s): (f64, f64),
         duration: Duration,
     ) -> Result<()> {
         let (started, start_ns) = (Instant::now(), self.now_ns());
         let interval_ns = 1e9 / per_s;
-        let [behind_ticks, made_good] = BEHIND_TICKS;
-        let most = (per_s * (made_good * TICK_NS) as f64 / 1e9).ceil() as usize;
-        let most = most.clamp(1, REQUESTS_MAX);
+        let most = (most_per_s * TICK_NS as f64 / 1e9).ceil() as usize;
+        ensure!(
+            most_per_s > per_s && most <= REQUESTS_MAX,
+            "swarm: {per_s:.0} requests a second and {most_per_s:.0} when behind, wanted more when behind, and at most {REQUESTS_MAX} each 100 us"
+        );
         let (mut sent, mut next_tick) = (0_u64, 0);
         while started.elapsed() < duration {
             let received = self.receive();
@@ -320,10 +326,8 @@ impl Swarm {
             // What finds no room goes later; its time runs from when it was due.
             let frames = if tick < next_tick { 0 } else { (due - sent) as usize };
             let frames = frames.min(most).min(self.book.room());
-            if frames == most && due > sent + frames as u64 {
-                next_tick = tick + behind_ticks;
-            }
             if frames > 0 {
+                next_tick = tick + 1;
                 // The first burst by which so many are due.
                 let at = |index: usize| {
                     let upto_ns = ((sent + index as u64 + 1) as f64 * interval_ns) as u64;

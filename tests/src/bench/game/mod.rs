@@ -218,7 +218,11 @@ fn drive(
         let delays =
             || anyhow::Ok([watch.lane_run_delay_ns()?, own_delay.ns().context(NO_DELAYS)?]);
         let (before, began) = (delays()?, Instant::now());
-        let open = play(swarm, Pace::PerS(rate / per_request), duration)?;
+        let open = play(
+            swarm,
+            Pace::PerS { rate: rate / per_request, most: rate / per_request / share },
+            duration,
+        )?;
         let kept_off: Vec<f64> = zip(delays()?, before)
             .map(|(after, before)| (after - before) as f64 / began.elapsed().as_nanos() as f64)
             .collect();
