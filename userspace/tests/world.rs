@@ -259,8 +259,9 @@ fn what_finds_no_room_is_counted_and_the_cure_is_one_that_cures() {
 
 #[test]
 fn a_server_without_a_log_and_none_at_all_are_told_apart() {
+    let socket = std::env::temp_dir().join(format!("veltrix-world-{}.sock", std::process::id()));
     let mut child = veltrix("run --listen 127.0.0.1:0 --control-socket")
-        .arg(std::env::temp_dir().join(format!("veltrix-world-{}.sock", std::process::id())))
+        .arg(&socket)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -276,6 +277,7 @@ fn a_server_without_a_log_and_none_at_all_are_told_apart() {
     let logless = finished(&format!("world {ARGS} --to {address}"));
     child.kill().unwrap();
     child.wait().unwrap();
+    fs::remove_file(&socket).unwrap();
     assert_eq!(logless.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&logless.stderr).contains("veltrix format"), "{logless:?}");
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
